@@ -3,7 +3,7 @@
 //
 // A value is one of
 //
-//	nil, bool, int, float64, string, []any, map[string]any, *File
+//	nil, bool, int, float64, string, []any, map[string]any, *Object, *File
 //
 // Strings are bytes: a file name that is not UTF-8 is kept as it is. In JSON
 // such bytes appear as surrogate escapes (\udc80 to \udcff), the convention of

@@ -23,12 +23,13 @@ type File struct {
 	ETag     string    `expr:"etag"`   // S3 only
 	Bucket   string    `expr:"bucket"` // S3 only
 	Key      string    `expr:"key"`    // S3 only
+	Abs      string    `expr:"-"`      // local only: the absolute path behind Path
 }
 
 // NewLocalFile makes the item of a local file. p is the path as it renders,
 // abs the absolute path behind it.
 func NewLocalFile(p, abs string, size int64, modified time.Time) *File {
-	f := &File{Path: p, Size: int(size), Modified: modified}
+	f := &File{Path: p, Size: int(size), Modified: modified, Abs: abs}
 	f.URI = (&url.URL{Scheme: "file", Path: abs}).String()
 	f.fillNames(p)
 	return f

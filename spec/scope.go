@@ -1,0 +1,60 @@
+package spec
+
+// Scope says which names an expression may use where it stands. Names outside
+// it are problems when the expression is compiled.
+type Scope struct {
+	// Params maps the declared parameters to their types (string, int, float,
+	// bool). nil: not known, any name is accepted.
+	Params map[string]string
+	// Env is the names of the pipeline's env that are set here; nil: any name.
+	// NoEnv forbids env altogether.
+	Env   []string
+	NoEnv bool
+	// Needs is the functions whose results may be used. NeedsAll, if given, is
+	// every function of the pipeline: for better advice about one that is not
+	// in needs.
+	Needs    []string
+	NeedsAll []string
+	// NeedsMapped says of functions in Needs whether they are mapped; one that is
+	// missing may be either.
+	NeedsMapped map[string]bool
+
+	Item      bool   // item exists
+	ItemShape *Shape // what is known about it; nil: nothing
+	Index     bool
+	Count     bool
+	Run       bool
+	Failure   bool // exit_code, signal, cause, attempt, stderr (retries.when)
+	Status    bool // success(), failure(), always() (if)
+}
+
+// Shape is what is known about an item before there is one.
+type Shape struct {
+	File bool              // a file
+	Text bool              // a line: text
+	Keys map[string]*Shape // a mapping with exactly these keys
+	List *Shape            // a batch: a list of these
+}
+
+// Refs says which names an expression, template, value or script uses.
+type Refs struct {
+	Params  []string // sorted
+	Needs   []string // sorted
+	EnvVars []string // sorted; names of env.X
+	Env     bool     // env at all
+	Item    bool
+	Index   bool
+	Count   bool
+	Run     bool
+	Failure bool
+	Status  bool // success(), failure() or always()
+}
+
+// Static says that nothing in it belongs to a task, a run or another function:
+// params and env at most.
+func (r Refs) Static() bool {
+	return !r.Item && !r.Index && !r.Count && !r.Run && !r.Failure && !r.Status && len(r.Needs) == 0
+}
+
+// Merge is the names of both.
+func (r Refs) Merge(o Refs) Refs { return r }
