@@ -1,0 +1,478 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/planner"
+	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/task"
+)
+
+// Config is what a Coordinator works with.
+type Config struct {
+	Store    cloud.Store
+	Queue    cloud.Queue
+	Header   *Header
+	Pipeline *spec.Pipeline // bound; replaced by the recorded one if a retry recorded another
+	Inputs   planner.Inputs // for maps that are expanded during the run
+	Slots    int            // tasks that agents run at a time
+	CPUs     int
+	Scratch  string // folder on a local disk for the files of _NEEDS
+	Host     string
+	PID      int
+	// Planned is the number of tasks of functions whose items are recorded; a
+	// function that is not in it is expanded during the run.
+	Planned map[string]int
+	// Begin is what to record when the coordinator takes over, after
+	// evCoordinator: nothing, a reopen or a retry.
+	Begin Begin
+	// StopWork ends what agents run; it returns at once. They report what they held.
+	StopWork func()
+	// Live is the tasks that run now; may be nil.
+	Live func() []task.Live
+	// Notice is told what happens; it must not block. May be nil.
+	Notice func(Notice)
+	// Poll is how often the store is asked for a cancel, and live.json written.
+	// Default 200 ms.
+	Poll time.Duration
+	Now  func() time.Time // default time.Now
+}
+
+// Begin is how a coordinator goes on with a run that has a journal.
+type Begin struct {
+	Reopen bool   // a stopped or cancelled run goes on
+	Retry  bool   // failed tasks run again
+	Cause  string // only those that failed for this cause
+	File   int    // number of a newly recorded pipeline file, 0: unchanged
+	Code   map[string]string
+}
+
+// Coordinator runs one run: it owns the State and is the only writer of the
+// journal. Report, Snapshot, Cancel and the functions for agents may be
+// called from any goroutine.
+type Coordinator struct {
+	cfg     Config
+	rd      journalReader
+	journal cloud.Journal
+	in      chan input
+	done    chan struct{} // closed when Run has returned
+	prep    sync.WaitGroup
+
+	mu    sync.Mutex // guards state against readers; the loop alone writes
+	state *State
+
+	stopped map[string]*atomic.Bool
+	needs   needsCache
+	items   itemsCache
+	buf     []byte
+}
+
+// input is an event on its way to the loop.
+type input struct {
+	batch *task.Batch
+	event *event
+}
+
+// NewCoordinator takes the journal of a run for writing and reads it.
+// KindConflict if another coordinator is alive.
+func NewCoordinator(ctx context.Context, cfg Config) (*Coordinator, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Poll == 0 {
+		cfg.Poll = 200 * time.Millisecond
+	}
+	if cfg.Notice == nil {
+		cfg.Notice = func(Notice) {}
+	}
+	if cfg.Live == nil {
+		cfg.Live = func() []task.Live { return nil }
+	}
+	run := cfg.Header.Run
+	j, err := cfg.Store.OpenJournal(ctx, journalKey(run))
+	if err != nil {
+		return nil, err
+	}
+	c := &Coordinator{cfg: cfg, rd: journalReader{cfg.Store, run}, journal: j,
+		in: make(chan input, 256), done: make(chan struct{}), stopped: map[string]*atomic.Bool{}}
+	if err := c.load(ctx); err != nil {
+		j.Close()
+		return nil, err
+	}
+	for _, f := range c.state.order {
+		c.stopped[f.spec.Name] = &atomic.Bool{}
+	}
+	return c, nil
+}
+
+func (c *Coordinator) load(ctx context.Context) error {
+	h := c.cfg.Header
+	c.state = newState(h.Run, Selected(c.cfg.Pipeline, h.Functions, h.Only), h.Only)
+	fold := folder{state: c.state}
+	if _, err := c.cfg.Store.ReadJournal(ctx, journalKey(h.Run), 0, fold.record); err != nil {
+		return err
+	}
+	if c.state.file > 0 && c.cfg.Begin.File == 0 {
+		p, err := loadPipeline(ctx, c.cfg.Store, h, c.state.file)
+		if err != nil {
+			return err
+		}
+		c.cfg.Pipeline = p
+		c.state.setSpecs(p)
+	}
+	if c.cfg.Begin.File > 0 {
+		c.state.setSpecs(c.cfg.Pipeline)
+	}
+	return nil
+}
+
+// folder applies records to a state, dropping the actions.
+type folder struct{ state *State }
+
+func (f folder) record(pos int64, rec []byte) error {
+	if len(rec) > 0 && rec[0] == recordOutcomes {
+		o, err := decodeOutcomes(rec)
+		if err != nil {
+			return err
+		}
+		f.state.applyOutcomes(o, pos)
+		return nil
+	}
+	e, err := decodeEvent(rec)
+	if err != nil {
+		return err
+	}
+	f.state.applyEvent(e)
+	return nil
+}
+
+// Pipeline is the file that holds for the run.
+func (c *Coordinator) Pipeline() *spec.Pipeline { return c.cfg.Pipeline }
+
+// Report takes outcomes from an agent. It waits while the journal is behind.
+func (c *Coordinator) Report(b task.Batch) {
+	select {
+	case c.in <- input{batch: &b}:
+	case <-c.done:
+	}
+}
+
+// Cancel ends the run: what runs is ended, what is left is cancelled.
+func (c *Coordinator) Cancel(reason string) { c.send(&event{Kind: evCancel, Reason: reason}) }
+
+func (c *Coordinator) send(e *event) {
+	select {
+	case c.in <- input{event: e}:
+	case <-c.done:
+	}
+}
+
+// Snapshot is the state of the run now.
+func (c *Coordinator) Snapshot() Report {
+	live := map[string]int{}
+	for _, l := range c.cfg.Live() {
+		live[l.Function]++
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r := c.state.report(c.cfg.Header, live)
+	r.Machines = 1
+	if !c.state.status.Final() {
+		r.Seconds = c.cfg.Now().Sub(r.Started).Seconds()
+	}
+	return r
+}
+
+// Run works until the run has its final status, and returns its report. The
+// error says why the run could not go on (a full disk, a store that fails);
+// what was recorded until then is kept and the run can be resumed. It closes
+// the queue and the journal. When ctx ends it cancels the run.
+func (c *Coordinator) Run(ctx context.Context) (Report, error) {
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	side := c.background(work)
+	err := c.begin(work)
+	if err == nil {
+		err = c.loop(ctx, work)
+	}
+	if err != nil {
+		c.cfg.StopWork()
+	}
+	stop()
+	close(c.done)
+	c.cfg.Queue.Close()
+	c.prep.Wait()
+	side.Wait()
+	r := c.Snapshot()
+	if err == nil {
+		err = writeSummary(context.WithoutCancel(ctx), c.cfg.Store, c.cfg.Header, r)
+	}
+	if cerr := c.journal.Close(); err == nil {
+		err = cerr
+	}
+	return r, err
+}
+
+// begin records that this coordinator has the run and how it goes on.
+func (c *Coordinator) begin(ctx context.Context) error {
+	var evs []*event
+	if !c.state.begun {
+		e := &event{Kind: evBegin}
+		for _, f := range c.state.order {
+			n, ok := c.cfg.Planned[f.spec.Name]
+			if !ok {
+				n = -1
+			}
+			e.Functions = append(e.Functions, beginFunction{f.spec.Name, n})
+		}
+		evs = append(evs, e)
+	}
+	first := &event{Kind: evCoordinator, Epoch: c.state.epoch + 1, Host: c.cfg.Host, PID: c.cfg.PID, Code: c.cfg.Begin.Code}
+	evs = append([]*event{first}, evs...)
+	switch b := c.cfg.Begin; {
+	case b.Retry:
+		evs = append(evs, &event{Kind: evRetry, Cause: b.Cause, File: b.File})
+	case b.Reopen:
+		evs = append(evs, &event{Kind: evReopen})
+	}
+	ins := make([]input, len(evs))
+	for i, e := range evs {
+		ins[i] = input{event: e}
+	}
+	return c.step(ctx, ins)
+}
+
+// loop takes events as they come, many at a time while the disk is busy with
+// the last ones.
+func (c *Coordinator) loop(ctx, work context.Context) error {
+	cancelled := ctx.Done()
+	batch := make([]input, 0, 64)
+	for {
+		if c.state.status.Final() {
+			return nil
+		}
+		timer := time.NewTimer(c.wait())
+		batch = batch[:0]
+		select {
+		case in := <-c.in:
+			batch = append(batch, in)
+		case <-timer.C:
+		case <-cancelled:
+			cancelled = nil
+			batch = append(batch, input{event: &event{Kind: evCancel, Reason: causeOf(ctx)}})
+		}
+		timer.Stop()
+		for more := true; more && len(batch) < cap(batch); {
+			select {
+			case in := <-c.in:
+				batch = append(batch, in)
+			default:
+				more = false
+			}
+		}
+		if e := c.limit(); e != nil {
+			batch = append(batch, input{event: e})
+		}
+		if err := c.step(work, batch); err != nil {
+			return err
+		}
+	}
+}
+
+func causeOf(ctx context.Context) string {
+	if err := context.Cause(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err.Error()
+	}
+	return "cancelled"
+}
+
+// wait is how long nothing needs to be done unless an event comes.
+func (c *Coordinator) wait() time.Duration {
+	now := c.cfg.Now()
+	wait := time.Hour
+	if due := c.state.nextDue(); due != math.MaxInt64 {
+		wait = min(wait, time.Duration(due-now.UnixNano()))
+	}
+	if d := c.cfg.Pipeline.Limits.Duration; d > 0 && c.state.stopping == notStopping {
+		wait = min(wait, d-c.state.activeTime(now.UnixNano()))
+	}
+	return max(0, wait)
+}
+
+// limit is the event of a limit that has been reached; nil if none has.
+func (c *Coordinator) limit() *event {
+	d := c.cfg.Pipeline.Limits.Duration
+	if d == 0 || c.state.stopping != notStopping || c.state.status.Final() {
+		return nil
+	}
+	if c.state.activeTime(c.cfg.Now().UnixNano()) < d {
+		return nil
+	}
+	return &event{Kind: evLimit, Reason: fmt.Sprintf("limits.duration of %s reached", d)}
+}
+
+// step records events, folds them, and performs what follows.
+func (c *Coordinator) step(ctx context.Context, batch []input) error {
+	recs, evs, err := c.encode(batch)
+	if err != nil {
+		return err
+	}
+	pos, err := c.append(recs)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	var acts []action
+	for i, in := range evs {
+		switch {
+		case in.event != nil && in.event.Kind == evRefused:
+			acts = append(acts, c.state.takeBack(in.event.Function, in.event.Indices)...)
+		case in.event != nil:
+			acts = append(acts, c.state.applyEvent(in.event)...)
+		default:
+			acts = append(acts, c.state.applyOutcomes(in.outcomes, pos[i])...)
+		}
+	}
+	for _, f := range c.state.order {
+		if f.stopped || c.state.stopping != notStopping {
+			c.stopped[f.spec.Name].Store(true)
+		}
+	}
+	ranges := c.state.handOut(c.cfg.Slots, c.cfg.CPUs, c.cfg.Now().UnixNano())
+	c.mu.Unlock()
+	if len(ranges) > 0 {
+		if err := c.cfg.Queue.Send(ctx, ranges...); err != nil {
+			return err
+		}
+	}
+	return c.perform(ctx, acts)
+}
+
+// recorded is an input with its record; events that are not recorded have none.
+type recorded struct {
+	event    *event
+	outcomes *outcomes
+}
+
+func (c *Coordinator) encode(batch []input) (recs [][]byte, evs []recorded, err error) {
+	now := c.cfg.Now().UnixNano()
+	c.buf = c.buf[:0]
+	add := func(r recorded, enc func([]byte) ([]byte, error)) error {
+		var rec []byte
+		if enc != nil {
+			start := len(c.buf)
+			if c.buf, err = enc(c.buf); err != nil {
+				return err
+			}
+			rec = c.buf[start:len(c.buf):len(c.buf)]
+		}
+		recs, evs = append(recs, rec), append(evs, r)
+		return nil
+	}
+	for _, in := range batch {
+		if in.event != nil {
+			in.event.At = now
+			if err := add(recorded{event: in.event}, in.event.encode); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		for list := in.batch.Outcomes; len(list) > 0; {
+			n := min(len(list), maxBatch)
+			o := &outcomes{at: now, function: in.batch.Function, list: list[:n]}
+			c.decideRetries(o)
+			if err := add(recorded{outcomes: o}, o.encode); err != nil {
+				return nil, nil, err
+			}
+			list = list[n:]
+		}
+		if len(in.batch.Unrun) > 0 {
+			e := &event{Kind: evRefused, At: now, Function: in.batch.Function, Indices: in.batch.Unrun}
+			if err := add(recorded{event: e}, nil); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	return recs, evs, nil
+}
+
+// append makes records durable. A nil record has no position.
+func (c *Coordinator) append(recs [][]byte) ([]int64, error) {
+	pos := make([]int64, len(recs))
+	var real [][]byte
+	for _, r := range recs {
+		if r != nil {
+			real = append(real, r)
+		}
+	}
+	if len(real) == 0 {
+		return pos, nil
+	}
+	got, err := c.journal.Append(real...)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range recs {
+		if r != nil {
+			pos[i], got = got[0], got[1:]
+		}
+	}
+	return pos, nil
+}
+
+// decideRetries evaluates retries.when for failed attempts, so that the
+// decision is recorded with them and a fold need not repeat it.
+func (c *Coordinator) decideRetries(o *outcomes) {
+	f := c.state.byName[o.function]
+	if f == nil || f.spec.Retries.When == nil {
+		return
+	}
+	for i := range o.list {
+		oc := &o.list[i]
+		if oc.Status != task.Failed {
+			continue
+		}
+		env := &spec.Env{Params: c.cfg.Pipeline.Params, Run: c.cfg.Header.Info(), Failure: &spec.FailureInfo{
+			ExitCode: oc.Exit, Signal: oc.Signal, Cause: oc.Cause.String(), Attempt: oc.Attempt, Stderr: string(oc.Stderr)}}
+		again, err := f.spec.Retries.When.Bool(env)
+		if err != nil {
+			oc.Message += fmt.Sprintf(" (and retries.when could not be evaluated: %v)", err)
+		}
+		if err != nil || !again {
+			if o.noRetry == nil {
+				o.noRetry = make([]bool, len(o.list))
+			}
+			o.noRetry[i] = true
+		}
+	}
+}
+
+func (c *Coordinator) perform(ctx context.Context, acts []action) error {
+	finish := RunStatus("")
+	for _, a := range acts {
+		switch a := a.(type) {
+		case actPrepare:
+			c.prep.Add(1)
+			go func() {
+				defer c.prep.Done()
+				c.send(c.prepare(ctx, a.f))
+			}()
+		case actStopWork:
+			c.cfg.StopWork()
+		case actNotice:
+			c.cfg.Notice(a.n)
+		case actFinish:
+			finish = a.status
+		}
+	}
+	if finish == "" || c.state.status.Final() {
+		return nil
+	}
+	return c.step(ctx, []input{{event: &event{Kind: evFinish, Status: finish}}})
+}

@@ -1,0 +1,122 @@
+package executor
+
+import (
+	"math"
+	"sort"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/task"
+)
+
+// rangeSeconds is how much work a range should hold: enough that handing it
+// out costs nothing beside it, little enough that slots end together.
+const rangeSeconds = 0.02
+
+// maxRange is the most tasks in a range.
+const maxRange = 128
+
+// handOut chooses what to give to agents with this many slots and CPUs: later
+// functions first, so that what is begun gets finished. The tasks count as
+// Running from now on; takeBack undoes it.
+func (s *State) handOut(slots, cpus int, now int64) []cloud.Range {
+	if s.stopping != notStopping || s.status.Final() {
+		return nil
+	}
+	var out []cloud.Range
+	fs := make([]*function, 0, len(s.order))
+	for _, f := range s.order {
+		if f.phase == running && (f.ready.size > 0 || len(f.retryAt) > 0 && f.retryAt[0].due <= now) {
+			fs = append(fs, f)
+		}
+	}
+	sort.SliceStable(fs, func(i, j int) bool { return fs[i].depth > fs[j].depth })
+	for _, f := range fs {
+		out = f.handOut(s.run, slots, cpus, now, out)
+	}
+	return out
+}
+
+// cap is how many tasks of f may be in agents' hands, and how many in a range.
+// Without threads_per_worker one task per CPU runs at a time.
+func (f *function) cap(slots, cpus int) (inHand, perRange int) {
+	limit := min(slots, cpus)
+	if t := f.spec.Hardware.Threads; t > 0 {
+		limit = t
+	}
+	if c := f.spec.Concurrency; c > 0 {
+		limit = min(limit, c)
+	}
+	if limit < slots {
+		// One range is worked on by one slot, so with ranges of one task the
+		// number in hand is the number that runs.
+		return limit, 1
+	}
+	per := 1
+	if f.mean >= 0 {
+		per = maxRange
+		if n := rangeSeconds / f.mean; n < maxRange { // also when mean is 0: +Inf
+			per = max(1, int(n))
+		}
+	}
+	left := f.ready.size + f.counts[task.Running]
+	per = min(per, max(1, left/(2*slots)))
+	return 2 * slots * per, per
+}
+
+func (f *function) handOut(run string, slots, cpus int, now int64, out []cloud.Range) []cloud.Range {
+	limit, per := f.cap(slots, cpus)
+	same := func(a, b int) bool { return f.table.attempts[a] == f.table.attempts[b] }
+	for free := limit - f.counts[task.Running]; free > 0; free = limit - f.counts[task.Running] {
+		if len(f.retryAt) > 0 && f.retryAt[0].due <= now {
+			it := f.popRetry()
+			out = append(out, cloud.Range{Run: run, Function: f.spec.Name, From: it.index, To: it.index + 1,
+				Attempt: int(f.table.attempts[it.index]) + 1, Memory: it.memory})
+			f.move(it.index, task.Running)
+			continue
+		}
+		from, to := f.ready.pop(min(per, free), same)
+		if from == to {
+			break
+		}
+		out = append(out, cloud.Range{Run: run, Function: f.spec.Name, From: from, To: to,
+			Attempt: int(f.table.attempts[from]) + 1})
+		for i := from; i < to; i++ {
+			f.move(i, task.Running)
+		}
+	}
+	return out
+}
+
+// takeBack returns tasks that an agent held and did not start.
+func (s *State) takeBack(fn string, indices []int) []action {
+	f := s.byName[fn]
+	if f == nil {
+		return nil
+	}
+	for _, i := range indices {
+		if i >= len(f.table.status) || f.table.status[i] != task.Running {
+			continue
+		}
+		switch {
+		case s.stopping != notStopping:
+			s.setFinal(f, i, task.Cancelled)
+		case f.stopped:
+			s.setFinal(f, i, task.Skipped)
+		default:
+			f.move(i, task.Pending)
+			f.ready.push(i, i+1)
+		}
+	}
+	return s.advance()
+}
+
+// nextDue is when the next waiting attempt may start; MaxInt64 if none waits.
+func (s *State) nextDue() int64 {
+	due := int64(math.MaxInt64)
+	for _, f := range s.order {
+		if len(f.retryAt) > 0 {
+			due = min(due, f.retryAt[0].due)
+		}
+	}
+	return due
+}

@@ -1,0 +1,176 @@
+package executor
+
+import (
+	"hash/fnv"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/task"
+)
+
+// backoff is the wait before attempt n+1 after the nth own failure of a task.
+// jitter is a number from -1 to 1.
+func backoff(r *spec.Retries, n int, jitter float64) time.Duration {
+	d := float64(r.Delay)
+	switch r.Backoff {
+	case "constant":
+	case "fibonacci":
+		a, b := 1.0, 1.0
+		for i := 1; i < n && b < 1e9; i++ {
+			a, b = b, a+b
+		}
+		d *= a
+	default:
+		d *= math.Pow(2, float64(min(n-1, 62)))
+	}
+	if r.MaxDelay > 0 {
+		d = min(d, float64(r.MaxDelay))
+	}
+	d *= 1 + r.Jitter*jitter
+	return time.Duration(max(0, min(d, math.MaxInt64/4)))
+}
+
+// jitterOf is a number from -1 to 1 that depends on nothing but what it is
+// for, so that a fold repeated elsewhere comes to the same times.
+func jitterOf(run, fn string, index, attempt int) float64 {
+	h := fnv.New64a()
+	h.Write([]byte(run + "/" + fn + "/" + strconv.Itoa(index) + "/" + strconv.Itoa(attempt)))
+	return float64(h.Sum64()>>11)/float64(1<<52) - 1
+}
+
+// reopen lets a stopped or cancelled run go on: what the stop left undone is
+// pending again, and so are failed tasks that again accepts.
+func (s *State) reopen(again func(task.Status, task.Cause) bool) {
+	s.stopping, s.reason, s.finished = notStopping, "", 0
+	s.status = RunRunning
+	touched := map[*function]bool{}
+	for _, f := range s.order {
+		if f.reset(again) {
+			touched[f] = true
+		}
+	}
+	// In the order of needs: a function that was skipped for a need that now
+	// runs again waits for it again.
+	for depth := 0; ; depth++ {
+		any := false
+		for _, f := range s.order {
+			if f.depth != depth {
+				continue
+			}
+			any = true
+			for _, need := range f.needs {
+				if touched[need] && f.revive(need) {
+					touched[f] = true
+				}
+			}
+		}
+		if !any {
+			break
+		}
+	}
+	for _, f := range s.order {
+		if f.phase == running {
+			f.requeue()
+		}
+	}
+}
+
+// reset makes the cancelled tasks of f, and failed ones that again accepts,
+// pending; it says whether f has work again.
+func (f *function) reset(again func(task.Status, task.Cause) bool) bool {
+	if f.phase != done {
+		return false
+	}
+	if f.table.status == nil || f.status == task.Failed && f.counts[task.Failed] == 0 {
+		// It never got to its tasks: cancelled while it waited, or its map or
+		// if could not be evaluated.
+		if f.status == task.Cancelled || f.status == task.Failed && again(task.Failed, task.NoCause) {
+			f.toWaiting()
+			return true
+		}
+		return false
+	}
+	hit := false
+	for i, st := range f.table.status {
+		if st == task.Cancelled || st == task.Failed && again(st, f.table.cause[i]) {
+			f.move(i, task.Pending)
+			delete(f.table.budgets, i)
+			hit = true
+		}
+	}
+	if !hit {
+		return false
+	}
+	if f.stopped {
+		f.stopped = false
+		f.unskip()
+	}
+	f.phase, f.status, f.reason = running, task.Pending, ""
+	if f.counts[task.Pending] == f.n && f.neverRan() {
+		f.toWaiting()
+	}
+	return true
+}
+
+// neverRan says that no task of f has an outcome.
+func (f *function) neverRan() bool {
+	for _, p := range f.table.pos {
+		if p >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// unskip makes tasks pending that the executor (not their own where or
+// --only) had skipped.
+func (f *function) unskip() {
+	for i, st := range f.table.status {
+		if st == task.Skipped && f.table.pos[i] < 0 && (f.only == nil || f.only[i]) {
+			f.move(i, task.Pending)
+		}
+	}
+}
+
+// revive opens a function again that was skipped because of need.
+func (f *function) revive(need *function) bool {
+	if f.phase != done {
+		return false
+	}
+	if f.from == need && f.table.status != nil && !f.neverRan() {
+		before := f.counts[task.Pending]
+		f.unskip()
+		if f.counts[task.Pending] > before || f.status == task.Skipped {
+			f.phase, f.status, f.reason = running, task.Pending, ""
+			return true
+		}
+		return false
+	}
+	if f.status != task.Skipped {
+		return false
+	}
+	f.toWaiting()
+	return true
+}
+
+// toWaiting makes f as it was before it was prepared. The number of tasks of
+// a map that depends on results may come out differently.
+func (f *function) toWaiting() {
+	f.phase, f.status, f.reason, f.stopped = waiting, task.Pending, "", false
+	f.table = table{}
+	f.ready.clear()
+	f.retryAt = nil
+	if f.planned {
+		f.plan(f.n)
+	}
+}
+
+// retry: failed tasks (of one cause, if e names one), cancelled ones, and what
+// was skipped because of them, are to run again.
+func (s *State) retry(e *event) {
+	s.reopen(func(_ task.Status, c task.Cause) bool {
+		return e.Cause == "" || c.String() == e.Cause
+	})
+}

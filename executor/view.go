@@ -1,0 +1,391 @@
+package executor
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/planner"
+	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/task"
+	"github.com/coiled-jobs/coiled-jobs/value"
+)
+
+// View is a reader's picture of a run: the fold of its journal, up to date as
+// of the last Refresh. It never writes. Not safe for concurrent use.
+type View struct {
+	Header *Header
+
+	store    cloud.Store
+	rd       journalReader
+	pipeline *spec.Pipeline
+	state    *State
+	next     int64 // where Refresh goes on
+	items    map[string]planner.Items
+}
+
+// OpenView reads a run. KindNotFound if there is none.
+func OpenView(ctx context.Context, store cloud.Store, run string) (*View, error) {
+	h, err := LoadHeader(ctx, store, run)
+	if err != nil {
+		return nil, err
+	}
+	p, err := loadPipeline(ctx, store, h, 0)
+	if err != nil {
+		return nil, err
+	}
+	v := &View{Header: h, store: store, rd: journalReader{store, run}, pipeline: p,
+		state: newState(run, Selected(p, h.Functions, h.Only), h.Only), items: map[string]planner.Items{}}
+	return v, v.Refresh(ctx)
+}
+
+// Refresh reads what the journal has got since.
+func (v *View) Refresh(ctx context.Context) error {
+	file := v.state.file
+	next, err := v.store.ReadJournal(ctx, journalKey(v.Header.Run), v.next, folder{v.state}.record)
+	if err != nil && cloud.KindOf(err) != cloud.KindNotFound {
+		return err
+	}
+	v.next = max(v.next, next)
+	if v.state.file != file {
+		p, err := loadPipeline(ctx, v.store, v.Header, v.state.file)
+		if err != nil {
+			return err
+		}
+		v.pipeline = p
+		v.state.setSpecs(p)
+	}
+	return nil
+}
+
+// Alive says whether a coordinator works on the run now.
+func (v *View) Alive(ctx context.Context) (bool, error) {
+	alive, err := v.store.JournalAlive(ctx, journalKey(v.Header.Run))
+	if cloud.KindOf(err) == cloud.KindNotFound {
+		return false, nil
+	}
+	return alive, err
+}
+
+// Report is the state of the run. Running tasks come from live.json while the
+// coordinator lives; a run that is not finished and has no live coordinator
+// is interrupted.
+func (v *View) Report(ctx context.Context) (Report, error) {
+	alive := false
+	if !v.state.status.Final() {
+		// Ask before reading, so that a coordinator that finishes in between is
+		// seen as finished and not as dead.
+		var err error
+		if alive, err = v.Alive(ctx); err != nil {
+			return Report{}, err
+		}
+		if err := v.Refresh(ctx); err != nil {
+			return Report{}, err
+		}
+	}
+	live := map[string]int{}
+	if alive {
+		tasks, err := v.Live(ctx)
+		if err != nil {
+			return Report{}, err
+		}
+		for _, l := range tasks {
+			live[l.Function]++
+		}
+	}
+	r := v.state.report(v.Header, live)
+	r.Machines = 1
+	if !r.Status.Final() && !alive {
+		r.Machines = 0
+		if v.state.begun {
+			r.Status = RunInterrupted
+		}
+	}
+	if r.Status.Final() {
+		r.Machines = 0
+	}
+	return r, nil
+}
+
+// Live is the tasks that run now, as of at most a second ago.
+func (v *View) Live(ctx context.Context) ([]task.Live, error) {
+	b, err := v.store.Get(ctx, liveKey(v.Header.Run))
+	if cloud.KindOf(err) == cloud.KindNotFound {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var f liveFile
+	if err := json.Unmarshal(b, &f); err != nil {
+		return nil, &cloud.Error{Op: "read", Resource: liveKey(v.Header.Run), Kind: cloud.KindCorrupt, Err: err}
+	}
+	open := f.Tasks[:0]
+	for _, l := range f.Tasks {
+		if t, ok := v.Task(l.Function, l.Index); ok && !t.Status.Final() {
+			open = append(open, l)
+		}
+	}
+	return open, nil
+}
+
+// Pipeline is the pipeline as recorded at apply (or the last retry).
+func (v *View) Pipeline() *spec.Pipeline { return v.pipeline }
+
+// Functions is the functions of the run in file order.
+func (v *View) Functions() []string {
+	names := make([]string, len(v.state.order))
+	for i, f := range v.state.order {
+		names[i] = f.spec.Name
+	}
+	return names
+}
+
+// Mapped says whether a function fans out.
+func (v *View) Mapped(fn string) bool {
+	f := v.state.byName[fn]
+	return f != nil && f.spec.Map != nil
+}
+
+// Code is the hash of the code that a function's coordinator last recorded.
+func (v *View) Code(fn string) string { return v.state.code[fn] }
+
+func (f *function) report(i int) TaskReport {
+	if f.table.status == nil {
+		return TaskReport{Index: i, Pos: -1}
+	}
+	t := &f.table
+	return TaskReport{Index: i, Status: t.status[i], Cause: t.cause[i], Attempts: int(t.attempts[i]),
+		Cached: t.flags[i]&taskCached != 0, Seconds: float64(t.seconds[i]), Pos: t.pos[i]}
+}
+
+// Tasks yields the tasks of a function in index order.
+func (v *View) Tasks(fn string) iter.Seq[TaskReport] {
+	return func(yield func(TaskReport) bool) {
+		f := v.state.byName[fn]
+		if f == nil {
+			return
+		}
+		for i := 0; i < f.n; i++ {
+			if !yield(f.report(i)) {
+				return
+			}
+		}
+	}
+}
+
+// Task is one task; false if there is no such function or index (yet).
+func (v *View) Task(fn string, index int) (TaskReport, bool) {
+	f := v.state.byName[fn]
+	if f == nil || index < 0 || index >= f.n {
+		return TaskReport{}, false
+	}
+	return f.report(index), true
+}
+
+// Outcome is the last outcome of a task; nil if there is none.
+func (v *View) Outcome(ctx context.Context, _ string, t TaskReport) (*task.Outcome, error) {
+	if t.Pos < 0 {
+		return nil, nil
+	}
+	return v.rd.outcome(ctx, t.Pos)
+}
+
+// Attempts is every recorded outcome of a task, oldest first.
+func (v *View) Attempts(ctx context.Context, fn string, index int) ([]task.Outcome, error) {
+	var all []task.Outcome
+	err := v.Outcomes(ctx, func(name string, o *task.Outcome) bool {
+		if name == fn && o.Index == index {
+			c := *o
+			c.Result, c.Stderr = bytes.Clone(o.Result), bytes.Clone(o.Stderr)
+			all = append(all, c)
+		}
+		return true
+	})
+	return all, err
+}
+
+var errStop = errors.New("enough")
+
+// Outcomes calls yield for every recorded outcome of every task (all
+// attempts), in journal order. yield must not keep the outcome's bytes.
+func (v *View) Outcomes(ctx context.Context, yield func(fn string, o *task.Outcome) bool) error {
+	_, err := v.store.ReadJournal(ctx, journalKey(v.Header.Run), 0, func(_ int64, rec []byte) error {
+		if len(rec) == 0 || rec[0] != recordOutcomes {
+			return nil
+		}
+		o, err := decodeOutcomes(rec)
+		if err != nil {
+			return err
+		}
+		for i := range o.list {
+			if !yield(o.function, &o.list[i]) {
+				return errStop
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, errStop) || cloud.KindOf(err) == cloud.KindNotFound {
+		return nil
+	}
+	return err
+}
+
+// Result is the result of a task as compact JSON; "null" if there is none.
+func (v *View) Result(ctx context.Context, fn string, index int) ([]byte, error) {
+	t, ok := v.Task(fn, index)
+	if !ok || t.Pos < 0 || t.Status != task.Succeeded {
+		return []byte("null"), nil
+	}
+	o, err := v.rd.outcome(ctx, t.Pos)
+	if err != nil {
+		return nil, err
+	}
+	return v.rd.result(ctx, o)
+}
+
+// EachResult calls yield for the tasks of a function in index order with
+// their results (nil unless succeeded); faster than Result for each.
+func (v *View) EachResult(ctx context.Context, fn string, yield func(t TaskReport, result []byte) bool) error {
+	f := v.state.byName[fn]
+	if f == nil {
+		return fmt.Errorf("no function %q in this run", fn)
+	}
+	return v.rd.eachResult(ctx, f, func(i int, res []byte) bool { return yield(f.report(i), res) })
+}
+
+// EachItem calls yield for the items of the tasks from to to-1 in index order
+// (nil for an unmapped function, and for a task whose item is not known yet).
+func (v *View) EachItem(ctx context.Context, fn string, from, to int, yield func(index int, item any) bool) error {
+	f := v.state.byName[fn]
+	if f == nil {
+		return fmt.Errorf("no function %q in this run", fn)
+	}
+	switch {
+	case f.spec.Map == nil:
+		for i := from; i < to; i++ {
+			if !yield(i, nil) {
+				return nil
+			}
+		}
+		return nil
+	case f.from != nil:
+		return v.eachUpstream(ctx, f, from, to, yield)
+	}
+	it, err := v.loadItems(ctx, fn)
+	if err != nil || it == nil {
+		return err
+	}
+	err = it.Each(from, min(to, it.Len()), func(i int, item any) error {
+		if !yield(i, item) {
+			return errStop
+		}
+		return nil
+	})
+	if errors.Is(err, errStop) {
+		return nil
+	}
+	return err
+}
+
+func (v *View) eachUpstream(ctx context.Context, f *function, from, to int, yield func(int, any) bool) error {
+	for i := from; i < to; i++ {
+		b, err := v.Result(ctx, f.from.spec.Name, i)
+		if err != nil {
+			return err
+		}
+		item, err := value.Decode(b)
+		if err != nil {
+			return err
+		}
+		if !yield(i, item) {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (v *View) loadItems(ctx context.Context, fn string) (planner.Items, error) {
+	if it, ok := v.items[fn]; ok {
+		return it, nil
+	}
+	it, err := LoadItems(ctx, v.store, v.Header.Run, fn)
+	if cloud.KindOf(err) == cloud.KindNotFound {
+		return nil, nil // expanded later, or never
+	}
+	if err != nil {
+		return nil, err
+	}
+	v.items[fn] = it
+	return it, nil
+}
+
+// logPage is how much Log returns at a time.
+const logPage = 1 << 20
+
+// Log is output of an attempt of a task (0: the last one, or the one that
+// runs) from byte off on, at most a page of it. done says that the attempt
+// has ended and nothing follows what was returned.
+func (v *View) Log(ctx context.Context, fn string, index, attempt int, off int64) (data []byte, done bool, err error) {
+	live, err := v.Live(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, l := range live {
+		if l.Function == fn && l.Index == index && (attempt == 0 || attempt == l.Attempt) {
+			if l.Log.Key == "" {
+				return nil, false, nil
+			}
+			data, err := v.readLog(ctx, l.Log.Key, l.Log.Off+off, logPage)
+			return data, false, err
+		}
+	}
+	o, err := v.attempt(ctx, fn, index, attempt)
+	if err != nil {
+		return nil, false, err
+	}
+	if o == nil {
+		t, _ := v.Task(fn, index)
+		return nil, t.Status.Final(), nil
+	}
+	left := o.Log.Len - off
+	if left <= 0 {
+		return nil, true, nil
+	}
+	data, err = v.readLog(ctx, o.Log.Key, o.Log.Off+off, min(left, logPage))
+	return data, err == nil && int64(len(data)) >= left, err
+}
+
+func (v *View) attempt(ctx context.Context, fn string, index, attempt int) (*task.Outcome, error) {
+	if attempt == 0 {
+		t, ok := v.Task(fn, index)
+		if !ok {
+			return nil, nil
+		}
+		return v.Outcome(ctx, fn, t)
+	}
+	all, err := v.Attempts(ctx, fn, index)
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if all[i].Attempt == attempt {
+			return &all[i], nil
+		}
+	}
+	return nil, nil
+}
+
+func (v *View) readLog(ctx context.Context, key string, off, n int64) ([]byte, error) {
+	b := make([]byte, n)
+	got, err := v.store.ReadAt(ctx, key, b, off)
+	if errors.Is(err, io.EOF) || cloud.KindOf(err) == cloud.KindNotFound {
+		err = nil
+	}
+	return b[:got], err
+}
