@@ -1,5 +1,7 @@
 package spec
 
+import "slices"
+
 // Scope says which names an expression may use where it stands. Names outside
 // it are problems when the expression is compiled.
 type Scope struct {
@@ -26,6 +28,8 @@ type Scope struct {
 	Run       bool
 	Failure   bool // exit_code, signal, cause, attempt, stderr (retries.when)
 	Status    bool // success(), failure(), always() (if)
+
+	compiled int // expressions compiled so far, see maxExprs
 }
 
 // Shape is what is known about an item before there is one.
@@ -57,4 +61,26 @@ func (r Refs) Static() bool {
 }
 
 // Merge is the names of both.
-func (r Refs) Merge(o Refs) Refs { return r }
+func (r Refs) Merge(o Refs) Refs {
+	return Refs{
+		Params:  mergeNames(r.Params, o.Params),
+		Needs:   mergeNames(r.Needs, o.Needs),
+		EnvVars: mergeNames(r.EnvVars, o.EnvVars),
+		Env:     r.Env || o.Env,
+		Item:    r.Item || o.Item,
+		Index:   r.Index || o.Index,
+		Count:   r.Count || o.Count,
+		Run:     r.Run || o.Run,
+		Failure: r.Failure || o.Failure,
+		Status:  r.Status || o.Status,
+	}
+}
+
+func mergeNames(a, b []string) []string {
+	if len(b) == 0 {
+		return a
+	}
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	return slices.Compact(all)
+}
