@@ -37,7 +37,7 @@ func (s *Store) listDir(ctx context.Context, dir, prefix string, fn func(cloud.O
 		at = "."
 	}
 	d, err := s.root.Open(at)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
+	if gone(err) {
 		return true, nil
 	}
 	if err != nil {
@@ -61,7 +61,7 @@ func (s *Store) listDir(ctx context.Context, dir, prefix string, fn func(cloud.O
 			names = append(names, name)
 		}
 		if len(entries) == 0 {
-			if err != nil && err != io.EOF {
+			if err != nil && err != io.EOF && !gone(err) {
 				return false, s.fail("list", dir, err)
 			}
 			break
@@ -148,6 +148,7 @@ func (s *Store) DeletePrefix(ctx context.Context, prefix string) error {
 	return s.fail("delete", prefix, err)
 }
 
+// gone says that there is nothing at a key: no file, or no folder above it.
 func gone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)
 }
