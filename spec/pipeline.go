@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/value"
@@ -21,8 +22,9 @@ type Pipeline struct {
 	Source      []byte // the file's bytes
 	Cloud       string // "local" or "aws"
 	Params      map[string]any
-	ParamDefs   []Param // in file order
-	EnvFile     string  // path relative to the pipeline file, or ""
+	ParamDefs   []Param  // in file order
+	Env         []EnvVar // of the whole pipeline, what expressions see as env; also merged into each function's
+	EnvFile     string   // path relative to the pipeline file, or ""
 	Limits      Limits
 	Schedules   []Schedule
 	Notify      []Notify
@@ -38,6 +40,19 @@ func (p *Pipeline) Function(name string) *Function {
 		}
 	}
 	return nil
+}
+
+// EnvFor is the pipeline's env as expressions see it (Env.Env) in a run.
+func (p *Pipeline) EnvFor(run *RunInfo) (map[string]string, error) {
+	env := make(map[string]string, len(p.Env))
+	for _, v := range p.Env {
+		text, err := v.Value.Text(&Env{Params: p.Params, Run: run})
+		if err != nil {
+			return nil, fmt.Errorf("env.%s: %w", v.Name, err)
+		}
+		env[v.Name] = text
+	}
+	return env, nil
 }
 
 // Param is a declared parameter.

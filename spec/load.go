@@ -1,0 +1,46 @@
+package spec
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// Load reads and parses a file. What is wrong with its contents comes back as
+// Problems, what keeps it from being read as another error.
+func Load(file string) (*Document, error) {
+	src, err := readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	doc, problems := Parse(src, file)
+	if err := problems.Err(); err != nil {
+		return nil, err
+	}
+	return doc, nil
+}
+
+func readFile(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, fmt.Errorf("pipeline file %s: %w (\"coiled-jobs init\" writes a first one)", file, fs.ErrNotExist)
+		case errors.Is(err, fs.ErrPermission):
+			return nil, fmt.Errorf("pipeline file %s: %w: it cannot be read by this user", file, fs.ErrPermission)
+		}
+		return nil, fmt.Errorf("pipeline file: %w", err)
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		return nil, fmt.Errorf("pipeline file %s: it is a folder, not a file", file)
+	}
+	// One byte more than is allowed is enough to say that it is too long.
+	src, err := io.ReadAll(io.LimitReader(f, maxSource+int64(len(utf8BOM))+1))
+	if err != nil {
+		return nil, fmt.Errorf("pipeline file %s: read: %w", file, err)
+	}
+	return src, nil
+}
