@@ -84,7 +84,7 @@ func (e *Expr) eval(env *Env) (any, error) {
 		}
 	}
 	e.pool.Put(r)
-	return normalize(v), nil
+	return finish(v)
 }
 
 // chain evaluates a plain chain of names.
@@ -100,7 +100,18 @@ func (e *Expr) chain(env *Env) (any, error) {
 		}
 		v, err = member(v, name, false)
 	}
-	return v, err
+	if err != nil {
+		return nil, err
+	}
+	return finish(v)
+}
+
+// finish makes a result a value of package value.
+func finish(v any) (any, error) {
+	if reflect.ValueOf(v).Kind() == reflect.Func {
+		return nil, errors.New("this is a function, () is missing behind it")
+	}
+	return normalize(v), nil
 }
 
 // runError takes an error of the library apart: errors of our functions as
@@ -406,19 +417,22 @@ func member(base, prop any, maybe bool) (any, error) {
 			return nil, fmt.Errorf("a list has no field %q", name)
 		}
 	}
-	if maybe {
-		return fetchSafely(base, prop), nil
-	}
-	return runtime.Fetch(base, prop), nil // a panic becomes the error of the run
+	return fetchOther(base, prop, maybe)
 }
 
-func fetchSafely(base, prop any) (v any) {
+// fetchOther reads an element of a list, a field or a method of a time and
+// whatever else the library knows, which panics when it does not.
+func fetchOther(base, prop any, maybe bool) (v any, err error) {
 	defer func() {
-		if recover() != nil {
-			v = nil
+		if recover() == nil {
+			return
+		}
+		v = nil
+		if !maybe {
+			err = fmt.Errorf("%s has no element %s", describe(base), value.Text(prop))
 		}
 	}()
-	return runtime.Fetch(base, prop)
+	return runtime.Fetch(base, prop), nil
 }
 
 func fileField(f *value.File, name string) (any, bool) {

@@ -186,6 +186,9 @@ func TestEvalErrors(t *testing.T) {
 		{`all(1..20000000, true)`, nil, `${{ all(1..20000000, true) }}: memory budget exceeded`},
 		{`let a = 1..1000; all(a, all(a, all(a, all(a, true))))`, nil, `${{ let a = 1..1000; all(a, all(a, all(a, all(a, true)))) }}: ` + errBudget.Error()},
 		{`len(reduce(1..100000, #acc + "xxxxxxxxxxxxxxxxxxxxxxxxxxxxx", ""))`, nil, `${{ len(reduce(1..100000, #acc + "xxxxxxxxxxxxxxxxxxxxxxxxxxx... }}: ` + errBudget.Error()},
+		{`item.a.b`, value.NewObject([]string{"a"}, []any{1}), `${{ item.a.b }}: the number 1 has no element b`},
+		{`item.modified.Year`, testFile("a"), `${{ item.modified.Year }}: this is a function, () is missing behind it`},
+		{`item.modified.Yaer()`, testFile("a"), `${{ item.modified.Yaer() }}: a time has no element Yaer`},
 		{`[1][5]`, nil, `${{ [1][5] }}: index out of range: 5 (array length is 1)`},
 	}
 	sc := fullScope()
