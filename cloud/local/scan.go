@@ -34,7 +34,8 @@ var (
 	errNoJournal = errors.New("this is not a journal")
 )
 
-const readSize = 1 << 20
+// readSize is how much of a file is read at once, at least.
+const readSize = 128 << 10
 
 func newScanner(f io.ReaderAt) *scanner { return &scanner{f: f} }
 
