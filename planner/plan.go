@@ -3,35 +3,26 @@ package planner
 import (
 	"context"
 	"io"
-	"time"
 
+	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/spec"
 )
 
 // S3 is what the planner asks of S3. cloud/aws implements it.
 type S3 interface {
-	// List calls fn for every object that starts with prefix and whose key
-	// match accepts (it may be called from several goroutines; fn is not), in
-	// key order. It lists in parallel.
-	List(ctx context.Context, loc S3Location, prefix string, match func(key string) bool, fn func(S3Object) error) error
-	// Open reads an object from its start.
+	// List calls fn for every object that the query asks for, in key order and
+	// from one goroutine; an error of fn ends it and is returned. It lists in
+	// parallel. Folder markers (keys that end in a slash) are listed too.
+	List(ctx context.Context, loc S3Location, q cloud.S3Query, fn func(S3Object) error) error
+	// Open reads an object from its start. KindNotFound if there is none.
 	Open(ctx context.Context, loc S3Location, key string) (io.ReadCloser, error)
 }
 
 // S3Location is a bucket and how to speak to it.
-type S3Location struct {
-	Bucket        string
-	RequesterPays bool
-	Anonymous     bool
-}
+type S3Location = cloud.S3Location
 
 // S3Object is a listed object.
-type S3Object struct {
-	Key      string
-	Size     int64
-	Modified time.Time
-	ETag     string
-}
+type S3Object = cloud.S3Object
 
 // Inputs is where the items come from.
 type Inputs struct {
@@ -52,6 +43,16 @@ type Plan struct {
 	Warnings  []string
 }
 
+// Function finds the plan of a function; nil if there is none.
+func (p *Plan) Function(name string) *FunctionPlan {
+	for _, f := range p.Functions {
+		if f.Name == name {
+			return f
+		}
+	}
+	return nil
+}
+
 // FunctionPlan is the part of one function.
 type FunctionPlan struct {
 	Name  string
@@ -60,11 +61,16 @@ type FunctionPlan struct {
 	// when the functions in needs are done, and Tasks is -1.
 	Mapped  bool
 	Dynamic bool
-	// Streams: starts item by item behind StreamsFrom; the number of tasks is
-	// that function's.
+	// StreamsFrom is set if the function starts item by item behind another;
+	// the number of tasks is that function's, -1 if it is not known yet.
 	StreamsFrom string
-	Items       Items
-	Tasks       int
-	Elements    int
-	Bytes       int64
+	// Items is the items of a mapped function that is neither Dynamic nor
+	// streaming. With Options.Only it holds the chosen ones alone; IndexOf
+	// tells the index they have among all.
+	Items Items
+	Tasks int
+	// Elements is the number of items before batch, Bytes the sum of their
+	// sizes; 0 if the function is not mapped or they are not known yet.
+	Elements int
+	Bytes    int64
 }
