@@ -50,19 +50,25 @@ var (
 // appendRecord appends the record with this payload for position pos in the
 // group that starts at base.
 func appendRecord(dst []byte, base, pos int64, payload []byte) []byte {
-	var h [headerSize]byte
+	at := len(dst)
+	dst = append(dst, make([]byte, headerSize)...)
+	h := dst[at:]
 	binary.LittleEndian.PutUint32(h[0:], uint32(len(payload)))
 	binary.LittleEndian.PutUint32(h[4:], uint32(pos-base))
 	binary.LittleEndian.PutUint32(h[8:], crc32.Checksum(payload, castagnoli))
-	binary.LittleEndian.PutUint32(h[12:], headerCheck(pos, h[:12]))
-	dst = append(dst, h[:]...)
+	binary.LittleEndian.PutUint32(h[12:], headerCheck(pos, h))
 	return append(dst, payload...)
 }
 
-func headerCheck(pos int64, fields []byte) uint32 {
-	var p [8]byte
-	binary.LittleEndian.PutUint64(p[:], uint64(pos))
-	return crc32.Update(crc32.Checksum(p[:], castagnoli), castagnoli, fields[:12])
+// headerCheck is the CRC-32C of pos and the first 12 bytes of a header. It is
+// computed for every byte of a file that is searched for headers, hence by
+// hand: a buffer for pos would be an allocation each time.
+func headerCheck(pos int64, h []byte) uint32 {
+	crc := ^uint32(0)
+	for i := range 8 {
+		crc = castagnoli[byte(crc)^byte(pos>>(8*i))] ^ crc>>8
+	}
+	return crc32.Update(^crc, castagnoli, h[:12])
 }
 
 // header is what stands before a payload.
