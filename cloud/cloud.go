@@ -48,7 +48,10 @@ type Store interface {
 	// ReadJournal calls fn with each record from position pos on (0 is the
 	// start) and returns the position behind the last whole record. A torn or
 	// half-written tail is not an error: reading ends before it. A record in
-	// the middle that fails its checksum is KindCorrupt. fn must not keep rec.
+	// the middle that fails its checksum is KindCorrupt. fn must not keep rec;
+	// an error of fn ends the reading and is returned as it is. A pos where no
+	// record begins is KindInvalid: a follower may hold one when a torn tail
+	// that it had seen was cut off; it starts again from 0.
 	ReadJournal(ctx context.Context, key string, pos int64, fn func(pos int64, rec []byte) error) (next int64, err error)
 	// ReadRecord reads one record at a position that ReadJournal or
 	// Journal.Append gave.
@@ -68,7 +71,9 @@ type ObjectInfo struct {
 type Journal interface {
 	// Append writes records and returns their positions once all of them are
 	// durable. After an error nothing more may be appended; what was already
-	// acknowledged stays readable.
+	// acknowledged stays readable. A disk without room is KindFull; after Close
+	// it is KindClosed; a record that is too large (64 MiB) is KindInvalid and
+	// does no harm. Concurrent callers share a write.
 	Append(recs ...[]byte) (pos []int64, err error)
 	// Close releases the journal to another writer.
 	Close() error
@@ -102,9 +107,10 @@ type Queue interface {
 	Receive(ctx context.Context) (Delivery, error)
 	// Done removes a received range for good. Doing it twice is not an error.
 	Done(ctx context.Context, d Delivery) error
-	// Return makes a received range available again after a delay.
+	// Return makes a received range available again after a delay. After Done,
+	// and on a closed queue, it does nothing.
 	Return(ctx context.Context, d Delivery, after time.Duration) error
-	// Close ends the queue: Receive returns KindClosed everywhere.
+	// Close ends the queue: Receive and Send return KindClosed everywhere.
 	Close() error
 }
 
