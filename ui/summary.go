@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/failures"
+	"github.com/coiled-jobs/coiled-jobs/task"
 )
 
 // Summary is what people read at the end of a run and as its status.
@@ -18,6 +20,7 @@ type Summary struct {
 	Grouped int
 	Local   bool // ran on this machine
 	Outputs []string
+	Live    []task.Live // tasks that run now; shown in a status
 	// Program is the name with which commands start.
 	Program string
 	Width   int
@@ -51,6 +54,13 @@ func (s *Summary) Write(w io.Writer, st Style) error {
 	}
 	if err := t.Write(&b, st, s.Width); err != nil {
 		return err
+	}
+	if len(s.Live) > 0 {
+		b.WriteString("\nrunning now:\n")
+		f := Frame{Report: s.Report, Live: s.Live, Now: time.Now()}
+		for _, line := range f.live(st, maxLive) {
+			b.WriteString(line + "\n")
+		}
 	}
 	s.failures(&b, st)
 	s.outputs(&b)

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/coiled-jobs/coiled-jobs/engine"
+	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/ui"
+)
+
+// selection is the flags that say which file, parameters and tasks: those of
+// apply and plan.
+type selection struct {
+	params    []string
+	cloud     string
+	local     bool
+	functions []string
+	first     int
+	only      []string
+	noCache   bool
+	maxCost   string
+}
+
+func (s *selection) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVar(&s.params, "param", nil, "set a parameter, `name=value` (repeatable)")
+	f.StringVar(&s.cloud, "cloud", "", "run on `local` or aws, whatever the file says")
+	f.BoolVar(&s.local, "local", false, "run on this machine: --cloud local")
+	f.StringSliceVar(&s.functions, "function", nil, "only this `function` and what it needs (repeatable, or a,b)")
+	f.IntVar(&s.first, "first", 0, "only the first `n` tasks of every map")
+	f.StringArrayVar(&s.only, "only", nil, "only these tasks of a function: `FN/I[,I]` (repeatable)")
+	f.BoolVar(&s.noCache, "no-cache", false, "run everything, whatever is remembered")
+	f.StringVar(&s.maxCost, "max-cost", "", "stop at this many `dollars`")
+	_ = cmd.RegisterFlagCompletionFunc("cloud", cobra.FixedCompletions([]string{"local", "aws"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// options checks the flags.
+func (s *selection) options(cmd *cobra.Command, file string) (engine.ApplyOptions, error) {
+	o := engine.ApplyOptions{File: file, Cloud: s.cloud, Functions: s.functions, First: s.first, NoCache: s.noCache}
+	switch s.cloud {
+	case "", "local", "aws":
+	default:
+		return o, usagef("--cloud %s: write local or aws", s.cloud)
+	}
+	if s.local {
+		if s.cloud == "aws" {
+			return o, usagef("--local and --cloud aws contradict each other")
+		}
+		o.Cloud = "local"
+	}
+	if cmd.Flags().Changed("first") && s.first < 1 {
+		return o, usagef("--first %d: write a number of tasks from 1", s.first)
+	}
+	var err error
+	if o.Params, err = parseParams(s.params); err != nil {
+		return o, err
+	}
+	if o.Only, err = parseOnly(s.only); err != nil {
+		return o, err
+	}
+	if s.maxCost != "" {
+		if o.MaxCost, err = parseDollars(s.maxCost); err != nil {
+			return o, err
+		}
+	}
+	return o, nil
+}
+
+// applyOptions are the flags of apply.
+type applyOptions struct {
+	app *app
+	selection
+	waiting
+	engine.ApplyOptions
+	key    string
+	detach bool
+	yes    bool
+}
+
+func newApplyCmd(a *app, runF func(context.Context, *applyOptions) error) *cobra.Command {
+	o := &applyOptions{app: a}
+	cmd := &cobra.Command{
+		Use:   "apply FILE",
+		Short: "Plan a pipeline, run it and wait for its end",
+		Long: `Plan a pipeline, run it and wait for its end.
+
+Progress and the summary go to standard error; with --json the final state is one JSON document on
+standard output. Ctrl-C cancels the run.`,
+		Example: "  coiled-jobs apply pipeline.yaml --param year=2019\n  coiled-jobs apply pipeline.yaml --first 3\n" +
+			"  coiled-jobs apply pipeline.yaml --key nightly-2024-05-01 --detach",
+		Args: arguments(1, 1, "a pipeline file"), ValidArgsFunction: completePipelines,
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			if o.ApplyOptions, err = o.selection.options(cmd, args[0]); err != nil {
+				return err
+			}
+			if cmd.Flags().Changed("key") && o.key == "" {
+				return usagef("--key is empty: give the run a name, or leave the flag out")
+			}
+			if err := o.waiting.check(); err != nil {
+				return err
+			}
+			o.Key, o.Detach = o.key, o.detach
+			return runF(cmd.Context(), o)
+		},
+	}
+	o.selection.flags(cmd)
+	o.waiting.flags(cmd, true)
+	f := cmd.Flags()
+	f.StringVar(&o.key, "key", "", "a live or finished run with this `key` is joined, not repeated")
+	f.BoolVar(&o.detach, "detach", false, "return at once; the run goes on in the background")
+	f.BoolVar(&o.yes, "yes", false, "rent machines without asking")
+	return cmd
+}
+
+func runApply(ctx context.Context, o *applyOptions) error {
+	a := o.app
+	e, err := a.engine()
+	if err != nil {
+		return err
+	}
+	p, err := e.Plan(ctx, o.ApplyOptions)
+	if err != nil {
+		return err
+	}
+	a.warn(p.Warnings)
+	for _, w := range p.Plan.Warnings {
+		fmt.Fprintln(a.messages, "warning: "+ui.Clean(w))
+	}
+	if p.Pipeline.Cloud == "aws" {
+		return notHere("%s says cloud: aws, but the EC2 backend is not part of this version; "+
+			"the same file runs on this machine with: %s apply --local %s", o.File, program, o.File)
+	}
+	h, err := e.Apply(ctx, p, o.ApplyOptions)
+	if err != nil {
+		return err
+	}
+	if o.detach {
+		return a.detached(h, o.json)
+	}
+	return a.attend(ctx, e, h, &o.waiting)
+}
+
+// detached reports a run that goes on without this process: its id on
+// standard output, for scripts, or its state as JSON.
+func (a *app) detached(h *engine.Handle, json bool) error {
+	if h.Joined != "" {
+		fmt.Fprintf(a.messages, "%s: %s\n", program, ui.Clean(h.Joined))
+	}
+	r := h.Snapshot()
+	if r.Status.Final() {
+		fmt.Fprintf(a.messages, "run %s: %s\n", h.Run, r.Status)
+	} else {
+		fmt.Fprintf(a.messages, "run %s goes on in the background; look: %s status %s, wait: %s wait %s\n",
+			h.Run, program, h.Run, program, h.Run)
+	}
+	if json {
+		if r.Run == "" {
+			r.Run, r.Status = h.Run, executor.RunPending
+		}
+		return a.printJSON(r)
+	}
+	_, err := fmt.Fprintln(a.stdout, h.Run)
+	return err
+}
+
+// warn prints the warnings among problems.
+func (a *app) warn(ps spec.Problems) {
+	for _, p := range ps {
+		if p.Warning {
+			fmt.Fprintln(a.messages, problemLine(p))
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// rerunOptions are the flags of rerun.
+type rerunOptions struct {
+	app       *app
+	run, task string
+	local     bool
+}
+
+func newRerunCmd(a *app, runF func(context.Context, *rerunOptions) error) *cobra.Command {
+	o := &rerunOptions{app: a}
+	cmd := &cobra.Command{
+		Use:   "rerun RUN FN/I --local",
+		Short: "Run one task here, with its recorded item and environment, to debug it",
+		Args:  arguments(2, 2, "a run and a task"), ValidArgsFunction: a.completeTasks,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.run, o.task = args[0], args[1]
+			if !o.local {
+				return usagef("rerun works on this machine only: add --local (retry %s runs failed tasks again as part of the run)", o.run)
+			}
+			return runF(cmd.Context(), o)
+		},
+	}
+	cmd.Flags().BoolVar(&o.local, "local", false, "run it on this machine")
+	return cmd
+}
+
+func runRerun(ctx context.Context, o *rerunOptions) error {
+	v, err := o.app.openRun(ctx, o.run)
+	if err != nil {
+		return err
+	}
+	r, err := v.Report(ctx)
+	if err != nil {
+		return err
+	}
+	ref, err := v.resolveOne(r, o.task)
+	if err != nil {
+		return err
+	}
+	o.app.coordinating.Store(true)
+	exit, err := v.engine.RerunLocal(ctx, v.run, ref.fn, ref.index)
+	if err != nil {
+		return err
+	}
+	if exit != 0 {
+		return &exitError{code: exitFailed, err: fmt.Errorf("%s ended with exit code %d", v.label(ref), exit)}
+	}
+	return nil
+}

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/coiled-jobs/coiled-jobs/engine"
+)
+
+// resumeOptions are the flags of resume.
+type resumeOptions struct {
+	app *app
+	waiting
+	engine.ContinueOptions
+	run, code, maxCost string
+}
+
+func newResumeCmd(a *app, runF func(context.Context, *resumeOptions) error) *cobra.Command {
+	o := &resumeOptions{app: a}
+	cmd := &cobra.Command{
+		Use:   "resume RUN",
+		Short: "Go on with a run that was interrupted or stopped",
+		Long: `Go on with a run that was interrupted or stopped by a limit, with the file, items and code that apply
+recorded. A live run is joined, a finished one is just reported. Exits as apply would have.`,
+		Args: arguments(1, 1, "a run"), ValidArgsFunction: a.completeRuns,
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			o.run = args[0]
+			switch o.code {
+			case "", "recorded":
+			case "new":
+				o.CodeNew = true
+			default:
+				return usagef("--code %s: write new, or leave it out", o.code)
+			}
+			if o.maxCost != "" {
+				if o.MaxCost, err = parseDollars(o.maxCost); err != nil {
+					return err
+				}
+			}
+			if err := o.waiting.check(); err != nil {
+				return err
+			}
+			return runF(cmd.Context(), o)
+		},
+	}
+	o.waiting.flags(cmd, true)
+	f := cmd.Flags()
+	f.StringVar(&o.code, "code", "", "`new`: go on although the code has changed since apply")
+	f.BoolVar(&o.Detach, "detach", false, "return at once; the run goes on in the background")
+	f.BoolVar(&o.NoCache, "no-cache", false, "run everything, whatever is remembered")
+	f.StringVar(&o.maxCost, "max-cost", "", "stop at this many `dollars`")
+	return cmd
+}
+
+func runResume(ctx context.Context, o *resumeOptions) error {
+	e, err := o.app.engine()
+	if err != nil {
+		return err
+	}
+	run, _, err := e.Find(ctx, o.run)
+	if err != nil {
+		return err
+	}
+	h, err := e.Resume(ctx, run, o.ContinueOptions)
+	if err != nil {
+		return err
+	}
+	if o.Detach {
+		return o.app.detached(h, o.json)
+	}
+	return o.app.attend(ctx, e, h, &o.waiting)
+}

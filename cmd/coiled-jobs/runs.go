@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/coiled-jobs/coiled-jobs/engine"
+	"github.com/coiled-jobs/coiled-jobs/ui"
+)
+
+// runsOptions are the flags of runs.
+type runsOptions struct {
+	app       *app
+	all, json bool
+}
+
+func newRunsCmd(a *app, runF func(context.Context, *runsOptions) error) *cobra.Command {
+	o := &runsOptions{app: a}
+	cmd := &cobra.Command{
+		Use:   "runs",
+		Short: "List runs, newest first",
+		Long: `List runs, newest first: your own, or with --all everybody's in the store. In a pipe the columns are
+separated by tabs: run, pipeline, status, started, seconds, tasks, failed, dollars, owner.`,
+		Args: arguments(0, 0, ""), ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(cmd *cobra.Command, args []string) error { return runF(cmd.Context(), o) },
+	}
+	cmd.Flags().BoolVar(&o.all, "all", false, "everybody's runs in the store")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	return cmd
+}
+
+func runRuns(ctx context.Context, o *runsOptions) error {
+	a := o.app
+	e, err := a.engine()
+	if err != nil {
+		return err
+	}
+	runs, err := e.Runs(ctx, o.all)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return a.printJSON(append([]engine.RunSummary{}, runs...))
+	}
+	if len(runs) == 0 {
+		fmt.Fprintf(a.messages, "no runs yet: %s apply FILE starts one%s\n", program, allHint(o.all))
+		return nil
+	}
+	if !isTerminal(a.stdout) {
+		t := ui.Table{Header: make([]string, 9)}
+		for _, r := range runs {
+			t.Rows = append(t.Rows, []string{r.Run, r.Pipeline, r.Status, r.Started.UTC().Format(time.RFC3339), fmt.Sprintf("%.3f", r.Seconds),
+				fmt.Sprint(r.Tasks), fmt.Sprint(r.Failed), fmt.Sprintf("%.4f", r.CostUSD), r.Owner})
+		}
+		return t.WriteTSV(a.stdout)
+	}
+	st := a.style(a.stdout)
+	t := &ui.Table{Header: []string{"RUN", "PIPELINE", "STATUS", "STARTED", "TIME", "TASKS", "FAILED"},
+		Right: []bool{false, false, false, false, true, true, true}}
+	if o.all {
+		t.Header = append(t.Header, "OWNER")
+	}
+	for _, r := range runs {
+		row := []string{r.Run, r.Pipeline, r.Status, ago(time.Since(r.Started)), ui.Seconds(r.Seconds), ui.Count(r.Tasks), ui.Count(r.Failed)}
+		if o.all {
+			row = append(row, r.Owner)
+		}
+		t.Rows = append(t.Rows, row)
+	}
+	t.Paint = func(row, col int, text string) string {
+		if col == 2 {
+			return st.Status(runs[row].Status, text)
+		}
+		return text
+	}
+	return t.Write(a.stdout, st, width(a.stdout))
+}
+
+func allHint(all bool) string {
+	if all {
+		return ""
+	}
+	return " (" + program + " runs --all lists everybody's)"
+}
+
+// ago is how long ago something was, coarsely.
+func ago(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return "just now"
+	case d < time.Hour:
+		return ui.Plural(int(d/time.Minute), "minute") + " ago"
+	case d < 48*time.Hour:
+		return ui.Plural(int(d/time.Hour), "hour") + " ago"
+	}
+	return ui.Plural(int(d/(24*time.Hour)), "day") + " ago"
+}

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/cloud/local"
+	"github.com/coiled-jobs/coiled-jobs/engine"
+)
+
+// errNoBuckets is what stores in a bucket get.
+var errNoBuckets = errors.New("stores in a bucket come with the EC2 backend, which is not part of this version; name a folder")
+
+// engine wires the parts together. It opens the store, so it is called by
+// commands that need one, when they need it.
+func (a *app) engine() (*engine.Engine, error) {
+	state, err := a.stateDir()
+	if err != nil {
+		return nil, err
+	}
+	store, err := a.openStore(a.storeURL(state))
+	if err != nil {
+		return nil, err
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find this program on disk: %w", err)
+	}
+	return &engine.Engine{
+		Store: store, StateDir: state, Environ: a.environ, Exe: exe, Version: buildVersion(), Owner: a.owner(),
+		Stderr: a.messages, OpenStore: a.openStore,
+	}, nil
+}
+
+// storeURL is the store by flag, environment, default.
+func (a *app) storeURL(state string) string {
+	switch {
+	case a.storeFlag != "":
+		return a.storeFlag
+	case a.getenv("COILED_JOBS_STORE") != "":
+		return a.getenv("COILED_JOBS_STORE")
+	}
+	return filepath.Join(state, "store")
+}
+
+// openStore opens a store by its address: a folder, or file:// and a folder.
+func (a *app) openStore(url string) (cloud.Store, error) {
+	dir := strings.TrimPrefix(url, "file://")
+	if scheme, _, ok := strings.Cut(dir, "://"); ok {
+		if scheme != "s3" {
+			return nil, usagef("store %s: %s:// is not a store; name a folder", url, scheme)
+		}
+		return nil, fmt.Errorf("store %s: %w", url, errNoBuckets)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fmt.Errorf("store %s: %w", url, err)
+	}
+	return local.OpenStore(dir)
+}
+
+// stateDir is the folder in the user's state directory that keeps what this
+// program remembers: pointers to runs, and by default the runs themselves.
+func (a *app) stateDir() (string, error) {
+	if dir := a.getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, program), nil
+	}
+	home := a.getenv("HOME")
+	if !filepath.IsAbs(home) {
+		return "", fmt.Errorf("cannot tell where to keep runs: HOME is %q; set HOME, or XDG_STATE_HOME to a folder", home)
+	}
+	if runtime.GOOS == "darwin" {
+		return filepath.Join(home, "Library", "Application Support", program), nil
+	}
+	return filepath.Join(home, ".local", "state", program), nil
+}
+
+// owner is who starts runs: user@host.
+func (a *app) owner() string {
+	user := a.getenv("USER")
+	if user == "" {
+		user = a.getenv("LOGNAME")
+	}
+	if user == "" {
+		user = fmt.Sprintf("uid%d", os.Getuid())
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "localhost"
+	}
+	return user + "@" + host
+}
+
+// planner is an engine that can only plan: it needs no store and no home.
+func (a *app) planner() *engine.Engine {
+	return &engine.Engine{Environ: a.environ, Version: buildVersion(), Stderr: a.messages}
+}
