@@ -1,0 +1,314 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/coiled-jobs/coiled-jobs/task"
+)
+
+// outputRegistry knows which task writes which path, to catch two that write
+// the same. It is compact: a run may have a million outputs.
+type outputRegistry struct {
+	seed maphash.Seed
+	mu   sync.Mutex
+	by   map[uint64]outputOwner
+	fns  []string
+}
+
+type outputOwner struct{ fn, index int32 }
+
+func newOutputRegistry() *outputRegistry {
+	return &outputRegistry{seed: maphash.MakeSeed(), by: map[uint64]outputOwner{}}
+}
+
+// claim notes that a task writes a path; an error names the other that does.
+func (r *outputRegistry) claim(p, fn string, index int) error {
+	h := maphash.String(r.seed, p)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	me := outputOwner{index: int32(index), fn: -1}
+	for i, n := range r.fns {
+		if n == fn {
+			me.fn = int32(i)
+		}
+	}
+	if me.fn < 0 {
+		me.fn = int32(len(r.fns))
+		r.fns = append(r.fns, fn)
+	}
+	if o, ok := r.by[h]; ok && o != me {
+		return fmt.Errorf("output %q is also written by %s/%d: give each task its own path, for example with ${{ index }}",
+			p, r.fns[o.fn], o.index)
+	}
+	r.by[h] = me
+	return nil
+}
+
+func isURI(p string) bool { return strings.Contains(p, "://") }
+
+// fileState tells one version of a file from another without reading it; of a
+// folder, one state of everything in it.
+type fileState struct {
+	exists     bool
+	ino        uint64
+	size       int64
+	mtim, ctim unix.Timespec
+	tree       string
+	modified   time.Time // of a URI
+}
+
+func stateOf(name string) fileState {
+	var st unix.Stat_t
+	if unix.Stat(name, &st) != nil {
+		return fileState{}
+	}
+	s := fileState{exists: true, ino: st.Ino, size: st.Size, mtim: mtime(&st),
+		ctim: unix.Timespec{Sec: st.Ctim.Sec, Nsec: st.Ctim.Nsec}}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		h := sha256.New()
+		_ = filepath.WalkDir(name, func(p string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				_, _ = fmt.Fprintf(h, "%q %v\n", p, stateOf(p))
+			}
+			return nil
+		})
+		s.tree = string(h.Sum(nil))
+	}
+	return s
+}
+
+// checkOutputs refuses outputs that cannot be right and notes what is there
+// before the attempt.
+func (a *Agent) checkOutputs(ctx context.Context, j *job) error {
+	j.before = make([]fileState, len(j.outputs))
+	for i, p := range j.outputs {
+		if isURI(p) {
+			if a.cfg.Head == nil {
+				return fmt.Errorf("output %q: only paths below the working directory can be checked here (no access to that kind of storage is set up)", p)
+			}
+			mod, found, err := a.cfg.Head(ctx, p)
+			if err != nil {
+				return fmt.Errorf("look up output %q: %w", p, err)
+			}
+			j.before[i] = fileState{exists: found, modified: mod}
+			continue
+		}
+		if !filepath.IsLocal(p) || path.Clean(p) == "." {
+			return fmt.Errorf("output %q is not below the working directory: outputs are relative paths without \"..\"", p)
+		}
+		j.outputs[i] = path.Clean(p)
+		if err := a.outputs.claim(j.outputs[i], j.fn.name, j.index); err != nil {
+			return err
+		}
+		j.before[i] = stateOf(filepath.Join(a.run.Dir, p))
+	}
+	return nil
+}
+
+// keepOutputs checks that the attempt has written what it declared and stores
+// it.
+func (a *Agent) keepOutputs(ctx context.Context, j *job) ([]task.Output, error) {
+	var all []task.Output
+	if len(j.outputs) == 0 {
+		return nil, nil
+	}
+	root, err := os.OpenRoot(a.run.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the working directory: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	for i, p := range j.outputs {
+		if isURI(p) {
+			mod, found, err := a.cfg.Head(ctx, p)
+			switch {
+			case err != nil:
+				return nil, fmt.Errorf("look up output %q: %w", p, err)
+			case !found:
+				return nil, fmt.Errorf("output %q does not exist although the task succeeded", p)
+			case j.before[i].exists && mod.Equal(j.before[i].modified):
+				return nil, fmt.Errorf("output %q was there before and the task did not write it", p)
+			}
+			all = append(all, task.Output{Path: p})
+			continue
+		}
+		info, err := root.Stat(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("output %q does not exist although the task succeeded", p)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("output %q: %w", p, err)
+		}
+		if now := stateOf(filepath.Join(a.run.Dir, p)); now == j.before[i] {
+			return nil, fmt.Errorf("output %q was there before and the task did not write it", p)
+		}
+		if info.IsDir() {
+			err = fs.WalkDir(root.FS(), p, func(name string, d fs.DirEntry, err error) error {
+				if err != nil || d.IsDir() {
+					return err
+				}
+				o, err := a.keepFile(ctx, root, j, name)
+				all = append(all, o)
+				return err
+			})
+		} else {
+			var o task.Output
+			o, err = a.keepFile(ctx, root, j, p)
+			all = append(all, o)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+func (a *Agent) keepFile(ctx context.Context, root *os.Root, j *job, name string) (o task.Output, err error) {
+	info, err := root.Stat(name)
+	if err != nil {
+		return o, fmt.Errorf("output %q: %w", name, err)
+	}
+	if !info.Mode().IsRegular() {
+		return o, fmt.Errorf("output %q is neither a file nor a folder", name)
+	}
+	f, err := root.Open(name)
+	if err != nil {
+		return o, fmt.Errorf("output %q: %w", name, err)
+	}
+	defer func() { _ = f.Close() }()
+	o = task.Output{Path: name, Mode: uint32(info.Mode().Perm()),
+		Key: fmt.Sprintf("%s/outputs/%s/%d/%s", a.run.Prefix, j.fn.name, j.index, keyPath(name))}
+	h := sha256.New()
+	n := &counter{w: h}
+	if err := a.run.Store.PutFrom(ctx, o.Key, io.TeeReader(f, n)); err != nil {
+		return o, fmt.Errorf("keep output %q: %w", name, err)
+	}
+	o.Size, o.Hash = n.n, hex.EncodeToString(h.Sum(nil))
+	return o, nil
+}
+
+type counter struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counter) Write(b []byte) (int, error) {
+	c.n += int64(len(b))
+	return c.w.Write(b)
+}
+
+// keyPath is a path as part of a store key, which must be UTF-8.
+func keyPath(p string) string {
+	if utf8.ValidString(p) {
+		return p
+	}
+	parts := strings.Split(p, "/")
+	for i, e := range parts {
+		parts[i] = url.PathEscape(e)
+	}
+	return strings.Join(parts, "/")
+}
+
+// outputsThere makes sure that the outputs of earlier work are still there: in
+// place with the same content, or put back from the store.
+func (a *Agent) outputsThere(ctx context.Context, outs []task.Output) bool {
+	if len(outs) == 0 {
+		return true
+	}
+	root, err := os.OpenRoot(a.run.Dir)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = root.Close() }()
+	for i := range outs {
+		o := &outs[i]
+		if isURI(o.Path) {
+			if a.cfg.Head == nil {
+				return false
+			}
+			if _, found, err := a.cfg.Head(ctx, o.Path); err != nil || !found {
+				return false
+			}
+			continue
+		}
+		if !filepath.IsLocal(o.Path) {
+			return false
+		}
+		kept := a.stored(ctx, o)
+		name := filepath.Join(a.run.Dir, o.Path)
+		if hash, err := a.files.hash(name); err == nil && hash == o.Hash {
+			if !kept {
+				o.Key = "" // only the one in place is left
+			}
+			continue
+		}
+		if !kept || a.restore(ctx, root, o) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// stored says whether the kept copy is in the store and unchanged.
+func (a *Agent) stored(ctx context.Context, o *task.Output) bool {
+	if o.Key == "" {
+		return false
+	}
+	h := sha256.New()
+	n, err := io.Copy(h, &objectReader{ctx: ctx, a: a, key: o.Key})
+	return err == nil && n == o.Size && hex.EncodeToString(h.Sum(nil)) == o.Hash
+}
+
+func (a *Agent) restore(ctx context.Context, root *os.Root, o *task.Output) error {
+	if d := path.Dir(o.Path); d != "." {
+		if err := root.MkdirAll(d, 0o777); err != nil {
+			return err
+		}
+	}
+	tmp := o.Path + ".part-" + a.session
+	f, err := root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, fs.FileMode(o.Mode)|0o200)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, &objectReader{ctx: ctx, a: a, key: o.Key})
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = root.Rename(tmp, o.Path)
+	}
+	if err != nil {
+		_ = root.Remove(tmp)
+	}
+	return err
+}
+
+// objectReader reads a stored object from start to end.
+type objectReader struct {
+	ctx context.Context
+	a   *Agent
+	key string
+	off int64
+}
+
+func (r *objectReader) Read(p []byte) (int, error) {
+	n, err := r.a.run.Store.ReadAt(r.ctx, r.key, p, r.off)
+	r.off += int64(n)
+	if n > 0 && err == io.EOF {
+		err = nil
+	}
+	return n, err
+}
