@@ -2,7 +2,7 @@ package engine
 
 import (
 	"context"
-	"errors"
+	"sync"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -10,14 +10,24 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/task"
 )
 
-var errLater = errors.New("not written yet")
-
 // Handle is a run that this process coordinates or watches. Its methods are
 // safe for concurrent use.
 type Handle struct {
 	Run      string
 	Joined   string // "" for a new run; otherwise why an existing one is used: a line for people
 	Detached bool   // the coordinator is another process
+
+	session *session // nil: watching
+	watcher *watcher // nil: coordinating, or finished before
+	report  executor.Report
+	notices chan executor.Notice
+}
+
+// finishedHandle is a run that needs nothing more.
+func finishedHandle(r executor.Report, joined string) *Handle {
+	h := &Handle{Run: r.Run, Joined: joined, report: r, notices: make(chan executor.Notice)}
+	close(h.notices)
+	return h
 }
 
 // Wait returns when the run has reached its end (or, watching, is found
@@ -25,87 +35,158 @@ type Handle struct {
 // cancelled: tasks are ended, and Wait returns within 10 s; a watched one is
 // left alone and ctx's error returned.
 func (h *Handle) Wait(ctx context.Context) (executor.Report, error) {
-	return executor.Report{}, errLater
+	switch {
+	case h.session != nil:
+		r, err := h.session.wait(ctx)
+		select {
+		case <-h.session.notified:
+		case <-ctx.Done():
+		}
+		return r, err
+	case h.watcher != nil:
+		return h.watcher.wait(ctx)
+	}
+	return h.report, nil
 }
 
 // Snapshot is the state of the run now; cheap enough for ten calls a second.
-func (h *Handle) Snapshot() executor.Report { return executor.Report{} }
+func (h *Handle) Snapshot() executor.Report {
+	switch {
+	case h.session != nil:
+		return h.session.coord.Snapshot()
+	case h.watcher != nil:
+		r, _ := h.watcher.now()
+		return r
+	}
+	return h.report
+}
 
 // Live is the tasks that run now.
-func (h *Handle) Live() []task.Live { return nil }
-
-// Notices yields what happens; closed at the end of the run. It must be read.
-func (h *Handle) Notices() <-chan executor.Notice { return nil }
-
-// Plan checks and plans a file. Errors: spec.Problems or *UsageError (exit 2), others (exit 3).
-func (e *Engine) Plan(ctx context.Context, o ApplyOptions) (*Planned, error) { return nil, errLater }
-
-// Apply starts a run of a planned file, or joins, continues or returns the one that
-// o.Key names. o.Detach starts the coordinator as a process of its own.
-func (e *Engine) Apply(ctx context.Context, p *Planned, o ApplyOptions) (*Handle, error) {
-	return nil, errLater
+func (h *Handle) Live() []task.Live {
+	switch {
+	case h.session != nil:
+		return h.session.agent.Live()
+	case h.watcher != nil:
+		_, live := h.watcher.now()
+		return live
+	}
+	return nil
 }
 
-// ContinueOptions are the flags of resume and retry.
-type ContinueOptions struct {
-	CodeNew bool   // resume: go on although local code changed
-	Cause   string // retry: only tasks that failed for this cause
-	Detach  bool
-	MaxCost *float64
-	NoCache bool
+// Notices yields what happens; closed at the end of the run.
+func (h *Handle) Notices() <-chan executor.Notice { return h.notices }
+
+// watcher follows a run that another process coordinates.
+type watcher struct {
+	view    *executor.View
+	notices chan executor.Notice
+	stop    context.CancelFunc
+	done    chan struct{}
+	err     error
+
+	mu     sync.Mutex
+	report executor.Report
+	live   []task.Live
 }
 
-// Resume continues an interrupted or stopped run with the recorded file and
-// items; a live run is joined, a finished one returned.
-func (e *Engine) Resume(ctx context.Context, run string, o ContinueOptions) (*Handle, error) {
-	return nil, errLater
+// watchEvery is how often a watcher looks: a journal's end costs a stat.
+const watchEvery = 100 * time.Millisecond
+
+// startGrace is how long a coordinator has to take a run that was started for it.
+const startGrace = 10 * time.Second
+
+// watch follows a run to its end.
+func (e *Engine) watch(ctx context.Context, run, joined string) (*Handle, error) {
+	v, err := executor.OpenView(ctx, e.Store, run)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	w := &watcher{view: v, notices: make(chan executor.Notice, 256), stop: stop, done: make(chan struct{})}
+	if err := w.look(ctx); err != nil {
+		stop()
+		return nil, err
+	}
+	go w.follow(ctx)
+	return &Handle{Run: run, Joined: joined, watcher: w, notices: w.notices}, nil
 }
 
-// Retry runs failed, cancelled and skipped tasks again, with the file and code as they are now.
-func (e *Engine) Retry(ctx context.Context, run string, o ContinueOptions) (*Handle, error) {
-	return nil, errLater
+func (w *watcher) follow(ctx context.Context) {
+	defer close(w.done)
+	defer close(w.notices)
+	began := time.Now()
+	t := time.NewTicker(watchEvery)
+	defer t.Stop()
+	for {
+		r, _ := w.now()
+		switch {
+		case r.Status.Final(), r.Status == executor.RunInterrupted:
+			return
+		case r.Status == executor.RunPending && time.Since(began) > startGrace:
+			w.err = &cloud.Error{Op: "wait for a coordinator of", Resource: w.view.Header.Run, Kind: cloud.KindNotFound}
+			return
+		}
+		select {
+		case <-ctx.Done():
+			w.err = context.Cause(ctx)
+			return
+		case <-t.C:
+		}
+		if err := w.look(ctx); err != nil {
+			w.err = err
+			return
+		}
+	}
 }
 
-// Attach watches a run.
-func (e *Engine) Attach(ctx context.Context, run string) (*Handle, error) { return nil, errLater }
-
-// Cancel asks the coordinator of a run to cancel it, or, where none is alive,
-// records the end of the run itself; it returns when the run has ended, or
-// after wait.
-func (e *Engine) Cancel(ctx context.Context, run string, wait time.Duration) (executor.Report, error) {
-	return executor.Report{}, errLater
+// look refreshes the picture and tells which functions ended.
+func (w *watcher) look(ctx context.Context) error {
+	r, err := w.view.Report(ctx)
+	if err != nil {
+		return err
+	}
+	live, err := w.view.Live(ctx)
+	if err != nil {
+		return err
+	}
+	w.mu.Lock()
+	old := w.report
+	w.report, w.live = r, live
+	w.mu.Unlock()
+	for i, f := range r.Functions {
+		if i < len(old.Functions) && old.Functions[i].Status != f.Status && finalFunction(f.Status) {
+			text := f.Status
+			if f.Reason != "" {
+				text += ": " + f.Reason
+			}
+			select {
+			case w.notices <- executor.Notice{Time: time.Now(), Kind: executor.NoticeFunction, Function: f.Name, Text: text}:
+			default:
+			}
+		}
+	}
+	return nil
 }
 
-// Remove deletes a run that is not live (KindConflict if it is).
-func (e *Engine) Remove(ctx context.Context, run string) error { return errLater }
-
-// Runs lists runs, newest first: the caller's own, or all in the store.
-func (e *Engine) Runs(ctx context.Context, all bool) ([]RunSummary, error) { return nil, errLater }
-
-// Find resolves "latest", a run id or an unambiguous prefix to a run and the
-// store it is in. Errors are *UsageError.
-func (e *Engine) Find(ctx context.Context, ref string) (run string, store cloud.Store, err error) {
-	return "", nil, errLater
+func finalFunction(status string) bool {
+	return status != task.Pending.String() && status != task.Running.String()
 }
 
-// GC removes runs older than their retention and leftovers of dead runs
-// (processes, scratch folders), never live ones; what it did, as lines.
-func (e *Engine) GC(ctx context.Context, dryRun bool) ([]string, error) { return nil, errLater }
-
-// Coordinate runs the coordinator of a recorded run in this process: what a
-// detached coordinator calls.
-func (e *Engine) Coordinate(ctx context.Context, run string, o ContinueOptions) error {
-	return errLater
+func (w *watcher) now() (executor.Report, []task.Live) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.report, w.live
 }
 
-// RerunLocal runs one task here with its recorded item and environment and
-// its output on the terminal, without touching the run; its exit code.
-func (e *Engine) RerunLocal(ctx context.Context, run, fn string, index int) (exit int, err error) {
-	return 0, errLater
-}
-
-// FetchOutputs writes the kept outputs of a run (of fn, of one index; -1: all)
-// below dir where they are missing or differ, and returns their paths.
-func (e *Engine) FetchOutputs(ctx context.Context, run, fn string, index int, dir string) ([]string, error) {
-	return nil, errLater
+func (w *watcher) wait(ctx context.Context) (executor.Report, error) {
+	select {
+	case <-w.done:
+		r, _ := w.now()
+		return r, w.err
+	case <-ctx.Done():
+		w.stop()
+		<-w.done
+		r, _ := w.now()
+		return r, context.Cause(ctx)
+	}
 }

@@ -27,9 +27,6 @@ type Config struct {
 	Scratch  string // folder on a local disk for the files of _NEEDS
 	Host     string
 	PID      int
-	// Planned is the number of tasks of functions whose items are recorded; a
-	// function that is not in it is expanded during the run.
-	Planned map[string]int
 	// Begin is what to record when the coordinator takes over, after
 	// evCoordinator: nothing, a reopen or a retry.
 	Begin Begin
@@ -225,7 +222,7 @@ func (c *Coordinator) begin(ctx context.Context) error {
 	if !c.state.begun {
 		e := &event{Kind: evBegin}
 		for _, f := range c.state.order {
-			n, ok := c.cfg.Planned[f.spec.Name]
+			n, ok := c.cfg.Header.Planned[f.spec.Name]
 			if !ok {
 				n = -1
 			}

@@ -60,7 +60,7 @@ func (c *Coordinator) prepare(ctx context.Context, f *function) *event {
 
 // dynamic says whether the map of f is expanded during the run.
 func (c *Coordinator) dynamic(f *function) bool {
-	_, static := c.cfg.Planned[f.spec.Name]
+	_, static := c.cfg.Header.Planned[f.spec.Name]
 	return f.spec.Map != nil && f.from == nil && !static
 }
 

@@ -151,8 +151,12 @@ type Header struct {
 	Only      map[string][]int  `json:"only,omitempty"`
 	NoCache   bool              `json:"no_cache,omitempty"`
 	MaxCost   *float64          `json:"max_cost,omitempty"`
-	Token     string            `json:"token"`          // marks the processes of this run
-	Code      map[string]string `json:"code,omitempty"` // function -> hash of its code
+	Token     string            `json:"token"` // marks the processes of this run
+	// Planned is the number of tasks of functions whose items (if mapped) are
+	// recorded; the others are expanded during the run.
+	Planned map[string]int `json:"planned"`
+	// Values is the bound parameters as JSON, to compare with later.
+	Values string `json:"values"`
 }
 
 // Info is the header as expressions see it.

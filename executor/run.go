@@ -27,6 +27,10 @@ func liveKey(run string) string    { return Prefix(run) + "/live.json" }
 // SummaryKey is where a hint at the state of the run lies for listings.
 func SummaryKey(run string) string { return Prefix(run) + "/summary.json" }
 
+// IndexPrefix is before the id of every run in keys of empty objects, so that
+// runs can be listed without looking at all that they hold.
+const IndexPrefix = "index/"
+
 // CancelKey is the object whose existence asks the coordinator to cancel; its
 // content says who asked.
 func CancelKey(run string) string { return Prefix(run) + "/control/cancel" }
@@ -68,6 +72,9 @@ func Create(ctx context.Context, store cloud.Store, h *Header, source []byte) er
 		return err
 	}
 	if err := store.Put(ctx, PipelineKey(h.Run, 0), source); err != nil {
+		return err
+	}
+	if err := store.Put(ctx, IndexPrefix+h.Run, nil); err != nil {
 		return err
 	}
 	return store.Create(ctx, headerKey(h.Run), b)

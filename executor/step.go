@@ -74,16 +74,13 @@ func (s *State) endSession(at int64) {
 	}
 }
 
-// takeOver: a coordinator begins; nothing is in anybody's hands.
+// takeOver: a coordinator begins; nothing is in anybody's hands. A finished
+// run stays finished until evRetry or evReopen opens it.
 func (s *State) takeOver(e *event) {
 	if s.session != 0 && s.last > s.session {
 		s.active += s.last - s.session
 	}
 	s.epoch, s.session = e.Epoch, e.At
-	s.finished = 0
-	if s.begun && s.status.Final() {
-		s.status = RunRunning
-	}
 	for _, f := range s.order {
 		if f.phase == preparing {
 			f.phase = waiting

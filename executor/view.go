@@ -389,3 +389,6 @@ func (v *View) readLog(ctx context.Context, key string, off, n int64) ([]byte, e
 	}
 	return b[:got], err
 }
+
+// Epoch counts the coordinators that the run has had.
+func (v *View) Epoch() int { return v.state.epoch }

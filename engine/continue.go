@@ -1,0 +1,352 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/agent"
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/planner"
+	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/value"
+)
+
+// ContinueOptions are the flags of resume and retry.
+type ContinueOptions struct {
+	CodeNew bool     // resume: go on although local code changed
+	Cause   string   // retry: only tasks that failed for this cause
+	Detach  bool     // the coordinator becomes a process of its own
+	MaxCost *float64 // a new limit
+	NoCache bool
+}
+
+// Attach watches a run that another process coordinates, or returns a finished one.
+func (e *Engine) Attach(ctx context.Context, run string) (*Handle, error) {
+	return e.watch(ctx, run, "")
+}
+
+// Resume continues an interrupted or stopped run with the recorded file and
+// items; a live run is joined, a finished one returned.
+func (e *Engine) Resume(ctx context.Context, run string, o ContinueOptions) (*Handle, error) {
+	v, err := executor.OpenView(ctx, e.Store, run)
+	if err != nil {
+		return nil, err
+	}
+	r, err := v.Report(ctx)
+	if err != nil {
+		return nil, err
+	}
+	alive, err := v.Alive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case alive && !r.Status.Final():
+		return e.watch(ctx, run, "joined: the run is going on")
+	case r.Status == executor.RunSucceeded:
+		return finishedHandle(r, "the run has succeeded; nothing is left to do"), nil
+	case r.Status == executor.RunFailed:
+		return finishedHandle(r, "the run has ended; `coiled-jobs retry "+run+"` runs failed tasks again"), nil
+	}
+	p := v.Pipeline()
+	if fn := e.changedCode(v, p, v.Header.Dir); fn != "" && !o.CodeNew {
+		return nil, usagef("the code of %s has changed since the run began; `resume --code new` goes on with it as it is now, `retry` takes file and code as they are now", fn)
+	}
+	begin := executor.Begin{Reopen: r.Status.Final(), Code: e.codes(p, v.Header.Dir)}
+	return e.start(ctx, v.Header, p, o, begin)
+}
+
+// Retry runs failed, cancelled and skipped tasks again, with the file and
+// code as they are now.
+func (e *Engine) Retry(ctx context.Context, run string, o ContinueOptions) (*Handle, error) {
+	v, err := executor.OpenView(ctx, e.Store, run)
+	if err != nil {
+		return nil, err
+	}
+	r, err := v.Report(ctx)
+	if err != nil {
+		return nil, err
+	}
+	switch r.Status {
+	case executor.RunRunning:
+		return nil, usagef("run %s is still running; wait for its end or cancel it first", run)
+	case executor.RunSucceeded:
+		return finishedHandle(r, "the run has succeeded; nothing has failed"), nil
+	}
+	p, file, err := e.currentFile(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	begin := executor.Begin{Retry: true, Cause: o.Cause, File: file, Code: e.codes(p, v.Header.Dir)}
+	return e.start(ctx, v.Header, p, o, begin)
+}
+
+// currentFile is the pipeline file as it is now, recorded under a new number
+// if it has changed (0 otherwise). Its name, parameters and maps must be those
+// of the run: an index is always the same item.
+func (e *Engine) currentFile(ctx context.Context, v *executor.View) (*spec.Pipeline, int, error) {
+	h := v.Header
+	src, err := os.ReadFile(h.File)
+	if err != nil {
+		return nil, 0, usagef("retry takes the pipeline file as it is now: %v", err)
+	}
+	p, err := executor.Bind(src, h.File, h.Params, h.Cloud)
+	if err != nil {
+		return nil, 0, err
+	}
+	was := v.Pipeline()
+	if p.Name != was.Name {
+		return nil, 0, usagef("%s is now pipeline %q, the run is of %q", h.File, p.Name, was.Name)
+	}
+	if now := string(value.JSON(p.Params)); now != h.Values {
+		return nil, 0, usagef("the parameters have changed: %s", differences(keyRecord{Values: h.Values}, keyRecord{Values: now}))
+	}
+	if err := e.sameTasks(ctx, v, p); err != nil {
+		return nil, 0, err
+	}
+	if bytes.Equal(src, was.Source) {
+		return p, 0, nil
+	}
+	for n := 1; ; n++ {
+		err := e.Store.Create(ctx, executor.PipelineKey(h.Run, n), src)
+		if cloud.KindOf(err) != cloud.KindConflict {
+			return p, n, err
+		}
+	}
+}
+
+// sameTasks checks that the file as it is now has the functions and items of the run.
+func (e *Engine) sameTasks(ctx context.Context, v *executor.View, p *spec.Pipeline) error {
+	h := v.Header
+	now := executor.Selected(p, h.Functions, h.Only)
+	names := map[string]bool{}
+	for _, f := range now {
+		names[f.Name] = true
+	}
+	for _, fn := range v.Functions() {
+		if !names[fn] {
+			return usagef("function %s is not in %s any more; `apply` starts a new run", fn, h.File)
+		}
+		delete(names, fn)
+	}
+	for fn := range names {
+		return usagef("function %s was not in the run; `apply` starts a new run", fn)
+	}
+	plan, err := planner.Make(ctx, narrowed(p, h.Functions, h.Only), e.inputs(h.Dir, h.Info()), planner.Options{First: h.First})
+	if err != nil {
+		return err
+	}
+	for _, f := range plan.Functions {
+		if f.Items == nil {
+			continue
+		}
+		old, err := executor.LoadItems(ctx, e.Store, h.Run, f.Name)
+		if err != nil {
+			return err
+		}
+		same, err := sameItems(old, f.Items)
+		if err != nil {
+			return err
+		}
+		if !same {
+			return usagef("the map of %s gives other items now than when the run began; `apply` starts a new run", f.Name)
+		}
+	}
+	return nil
+}
+
+func sameItems(a, b planner.Items) (bool, error) {
+	if a.Len() != b.Len() {
+		return false, nil
+	}
+	x, err := itemsHash(a)
+	if err != nil {
+		return false, err
+	}
+	y, err := itemsHash(b)
+	return x == y, err
+}
+
+// itemsHash is over what items are as data: a touched file is the same item.
+func itemsHash(it planner.Items) ([32]byte, error) {
+	h := sha256.New()
+	var buf []byte
+	err := it.Each(0, it.Len(), func(_ int, item any) error {
+		buf = append(value.Append(buf[:0], item), '\n')
+		h.Write(buf)
+		return nil
+	})
+	return [32]byte(h.Sum(nil)), err
+}
+
+// codes is the hash of each function's code as it is now.
+func (e *Engine) codes(p *spec.Pipeline, dir string) map[string]string {
+	codes := map[string]string{}
+	for _, f := range p.Functions {
+		if hash, _, err := agent.CodeOf(f, dir); err == nil {
+			codes[f.Name] = hash
+		}
+	}
+	return codes
+}
+
+// changedCode names the functions whose code is not what was last recorded;
+// "" if there are none.
+func (e *Engine) changedCode(v *executor.View, p *spec.Pipeline, dir string) string {
+	var changed []string
+	for fn, hash := range e.codes(p, dir) {
+		if old := v.Code(fn); old != "" && old != hash {
+			changed = append(changed, fn)
+		}
+	}
+	sort.Strings(changed)
+	return strings.Join(changed, ", ")
+}
+
+// start begins a session in this process, or a detached coordinator.
+func (e *Engine) start(ctx context.Context, h *executor.Header, p *spec.Pipeline, o ContinueOptions, begin executor.Begin) (*Handle, error) {
+	if h.Cloud == "aws" {
+		return nil, errNoAWS
+	}
+	// An old request to cancel is not meant for what begins now.
+	if err := e.Store.Delete(ctx, executor.CancelKey(h.Run)); err != nil {
+		return nil, err
+	}
+	if o.Detach {
+		return e.detach(ctx, h, o, begin)
+	}
+	s, err := e.begin(ctx, h, p, h.NoCache || o.NoCache, begin)
+	if cloud.KindOf(err) == cloud.KindConflict {
+		return e.watch(ctx, h.Run, "joined: another process has taken the run")
+	}
+	if err != nil {
+		return nil, err
+	}
+	go e.notifyAtEnd(s, h)
+	return &Handle{Run: h.Run, session: s, notices: s.notices}, nil
+}
+
+// detached is what a detached coordinator is told.
+type detached struct {
+	NoCache bool           `json:"no_cache,omitempty"`
+	Begin   executor.Begin `json:"begin"`
+}
+
+// detach starts a coordinator as a process of its own, in its own session, so
+// that it outlives the terminal, and watches it.
+func (e *Engine) detach(ctx context.Context, h *executor.Header, o ContinueOptions, begin executor.Begin) (*Handle, error) {
+	arg, err := json.Marshal(detached{NoCache: o.NoCache, Begin: begin})
+	if err != nil {
+		return nil, err
+	}
+	logs := filepath.Join(e.StateDir, "logs")
+	if err := os.MkdirAll(logs, 0o700); err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(filepath.Join(logs, h.Run+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close()
+	cmd := exec.Command(e.Exe, "__coordinate", h.Run, "--store", e.Store.URL(), "--begin", string(arg))
+	cmd.Env, cmd.Stdout, cmd.Stderr = e.Environ, log, log
+	cmd.Dir = "/"
+	cmd.SysProcAttr = newSession()
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start a coordinator of its own: %w", err)
+	}
+	died := make(chan error, 1)
+	go func() { died <- cmd.Wait() }()
+	if err := e.awaitCoordinator(ctx, h.Run, died, log.Name()); err != nil {
+		return nil, err
+	}
+	w, err := e.watch(ctx, h.Run, "")
+	if err != nil {
+		return nil, err
+	}
+	w.Detached = true
+	return w, nil
+}
+
+// awaitCoordinator returns when another process has taken the run.
+func (e *Engine) awaitCoordinator(ctx context.Context, run string, died <-chan error, log string) error {
+	v, err := executor.OpenView(ctx, e.Store, run)
+	if err != nil {
+		return err
+	}
+	epoch := v.Epoch()
+	deadline := time.After(startGrace)
+	t := time.NewTicker(20 * time.Millisecond)
+	defer t.Stop()
+	for {
+		if err := v.Refresh(ctx); err != nil {
+			return err
+		}
+		if v.Epoch() > epoch {
+			return nil
+		}
+		select {
+		case err := <-died:
+			if verr := v.Refresh(ctx); verr == nil && v.Epoch() > epoch {
+				return nil
+			}
+			text, _ := os.ReadFile(log)
+			return fmt.Errorf("the coordinator ended before it began (%v): %s", err, lastLine(text))
+		case <-deadline:
+			return errors.New("the coordinator did not begin within 10 s; see " + log)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-t.C:
+		}
+	}
+}
+
+func lastLine(text []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return lines[len(lines)-1]
+}
+
+// Coordinate runs the coordinator of a recorded run in this process until the
+// run ends: what a detached coordinator calls. begin is what detach passed.
+func (e *Engine) Coordinate(ctx context.Context, run, begin string) (executor.Report, error) {
+	var d detached
+	if err := json.Unmarshal([]byte(begin), &d); err != nil {
+		return executor.Report{}, usagef("--begin: %v", err)
+	}
+	v, err := executor.OpenView(ctx, e.Store, run)
+	if err != nil {
+		return executor.Report{}, err
+	}
+	p := v.Pipeline()
+	if d.Begin.File > 0 {
+		src, err := e.Store.Get(ctx, executor.PipelineKey(run, d.Begin.File))
+		if err != nil {
+			return executor.Report{}, err
+		}
+		if p, err = executor.Bind(src, v.Header.File, v.Header.Params, v.Header.Cloud); err != nil {
+			return executor.Report{}, err
+		}
+	}
+	s, err := e.begin(ctx, v.Header, p, v.Header.NoCache || d.NoCache, d.Begin)
+	if err != nil {
+		return executor.Report{}, err
+	}
+	go func() {
+		for range s.notices {
+		}
+	}()
+	r, err := s.wait(ctx)
+	e.notify(v.Header, p, r)
+	return r, err
+}

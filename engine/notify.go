@@ -1,0 +1,95 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/sethvargo/go-retry"
+
+	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/spec"
+)
+
+// notifyAtEnd sends the notifications of a run when its session has ended.
+func (e *Engine) notifyAtEnd(s *session, h *executor.Header) {
+	defer close(s.notified)
+	<-s.done
+	e.notify(h, s.coord.Pipeline(), s.report)
+}
+
+// notify tells the webhooks of a pipeline how a run ended. What fails is said
+// on stderr and changes nothing: the run has its result.
+func (e *Engine) notify(h *executor.Header, p *spec.Pipeline, r executor.Report) {
+	if !r.Status.Final() {
+		return
+	}
+	event := "failure"
+	if r.Status == executor.RunSucceeded {
+		event = "success"
+	}
+	for _, n := range p.Notify {
+		if !slices.Contains(n.On, event) {
+			continue
+		}
+		if err := e.post(p, h, n, r); err != nil && e.Stderr != nil {
+			fmt.Fprintf(e.Stderr, "warning: notify: %v\n", err)
+		}
+	}
+}
+
+func (e *Engine) post(p *spec.Pipeline, h *executor.Header, n spec.Notify, r executor.Report) error {
+	vars, err := executor.PipelineEnv(p, h.Info())
+	if err != nil {
+		return err
+	}
+	url, err := n.Webhook.Text(&spec.Env{Params: p.Params, Env: vars, Run: h.Info()})
+	if err != nil {
+		return err
+	}
+	body, err := notification(n.Format, r)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithTimeout(context.Background(), 15*time.Second)
+	defer stop()
+	backoff := retry.WithMaxRetries(3, retry.NewExponential(500*time.Millisecond))
+	return retry.Do(ctx, backoff, func(ctx context.Context) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+		if err != nil {
+			return fmt.Errorf("the webhook is not an address") // the address itself may be a secret
+		}
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return retry.RetryableError(fmt.Errorf("the webhook at %s cannot be reached", req.URL.Host))
+		}
+		resp.Body.Close()
+		switch {
+		case resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests:
+			return retry.RetryableError(fmt.Errorf("the webhook at %s answered %s", req.URL.Host, resp.Status))
+		case resp.StatusCode >= 300:
+			return fmt.Errorf("the webhook at %s answered %s", req.URL.Host, resp.Status)
+		}
+		return nil
+	})
+}
+
+// notification is the body to post: the report, or a line for Slack.
+func notification(format string, r executor.Report) ([]byte, error) {
+	if format != "slack" {
+		return json.Marshal(r)
+	}
+	tasks, failed := 0, 0
+	for _, f := range r.Functions {
+		tasks += f.Tasks
+		failed += f.Failed
+	}
+	text := fmt.Sprintf("%s %s after %s: %d of %d tasks failed, $%.2f (run %s)", r.Pipeline, r.Status,
+		time.Duration(r.Seconds*float64(time.Second)).Round(time.Second), failed, tasks, r.CostUSD, r.Run)
+	return json.Marshal(map[string]string{"text": text})
+}

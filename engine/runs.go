@@ -1,0 +1,303 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/task"
+)
+
+// pointer is a file in the state folder that tells where a run of the caller is.
+type pointer struct {
+	Run      string    `json:"run"`
+	Pipeline string    `json:"pipeline"`
+	Store    string    `json:"store"`
+	Region   string    `json:"region,omitempty"`
+	Created  time.Time `json:"created"`
+}
+
+func (e *Engine) pointers() string { return filepath.Join(e.StateDir, "runs") }
+
+// point leaves a pointer to a run, or renews its time: it is the caller's latest now.
+func (e *Engine) point(h *executor.Header) error {
+	if err := os.MkdirAll(e.pointers(), 0o700); err != nil {
+		return err
+	}
+	b, err := json.Marshal(pointer{Run: h.Run, Pipeline: h.Pipeline, Store: e.Store.URL(), Created: e.now()})
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(e.pointers(), h.Run+".json")
+	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// own reads the caller's pointers, newest first.
+func (e *Engine) own() ([]pointer, error) {
+	entries, err := os.ReadDir(e.pointers())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var all []pointer
+	for _, entry := range entries {
+		if !strings.HasSuffix(entry.Name(), ".json") {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(e.pointers(), entry.Name()))
+		if err != nil {
+			continue // removed meanwhile
+		}
+		var p pointer
+		if json.Unmarshal(b, &p) == nil && p.Run != "" {
+			all = append(all, p)
+		}
+	}
+	sort.SliceStable(all, func(i, j int) bool {
+		if !all[i].Created.Equal(all[j].Created) {
+			return all[i].Created.After(all[j].Created)
+		}
+		return all[i].Run > all[j].Run
+	})
+	return all, nil
+}
+
+// storeOf opens the store of a pointer.
+func (e *Engine) storeOf(p pointer) (cloud.Store, error) {
+	if e.Store != nil && p.Store == e.Store.URL() {
+		return e.Store, nil
+	}
+	if e.OpenStore == nil {
+		return nil, usagef("run %s is in the store %s; give --store", p.Run, p.Store)
+	}
+	return e.OpenStore(p.Store)
+}
+
+// Find resolves "latest", a run id or an unambiguous prefix (or the last part
+// of an id) to a run and the store it is in. Errors are *UsageError.
+func (e *Engine) Find(ctx context.Context, ref string) (run string, store cloud.Store, err error) {
+	own, err := e.own()
+	if err != nil {
+		return "", nil, err
+	}
+	if ref == "latest" {
+		if len(own) == 0 {
+			return "", nil, usagef("you have no run yet; `coiled-jobs runs --all` lists everybody's in the store")
+		}
+		store, err = e.storeOf(own[0])
+		return own[0].Run, store, err
+	}
+	if ref == "" {
+		return "", nil, usagef("the run is an empty text; `coiled-jobs runs` lists yours")
+	}
+	matches := map[string]*pointer{}
+	for i := range own {
+		if own[i].Run == ref {
+			store, err = e.storeOf(own[i])
+			return ref, store, err
+		}
+		if matchesRun(own[i].Run, ref) {
+			matches[own[i].Run] = &own[i]
+		}
+	}
+	ids, err := e.stored(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	for _, id := range ids {
+		if id == ref {
+			return ref, e.Store, nil
+		}
+		if matchesRun(id, ref) && matches[id] == nil {
+			matches[id] = nil
+		}
+	}
+	return e.oneOf(ref, matches)
+}
+
+func (e *Engine) oneOf(ref string, matches map[string]*pointer) (string, cloud.Store, error) {
+	var names []string
+	for id := range matches {
+		names = append(names, id)
+	}
+	sort.Strings(names)
+	switch len(names) {
+	case 0:
+		return "", nil, usagef("no run %q; `coiled-jobs runs` lists yours, `runs --all` everybody's in the store", ref)
+	case 1:
+		if p := matches[names[0]]; p != nil {
+			store, err := e.storeOf(*p)
+			return names[0], store, err
+		}
+		return names[0], e.Store, nil
+	}
+	shown := strings.Join(names[:min(5, len(names))], ", ")
+	return "", nil, usagef("%q could be %d runs: %s", ref, len(names), shown)
+}
+
+func matchesRun(id, ref string) bool {
+	return strings.HasPrefix(id, ref) || strings.HasSuffix(id, "-"+ref)
+}
+
+// stored is the ids of all runs in the store.
+func (e *Engine) stored(ctx context.Context) ([]string, error) {
+	var ids []string
+	err := e.Store.List(ctx, executor.IndexPrefix, func(o cloud.ObjectInfo) bool {
+		ids = append(ids, strings.TrimPrefix(o.Key, executor.IndexPrefix))
+		return true
+	})
+	return ids, err
+}
+
+// Runs lists runs, newest first: the caller's own, or all in the store.
+func (e *Engine) Runs(ctx context.Context, all bool) ([]RunSummary, error) {
+	list := []RunSummary{}
+	add := func(store cloud.Store, run string) error {
+		s, err := e.summary(ctx, store, run)
+		if cloud.KindOf(err) == cloud.KindNotFound {
+			return nil // removed, or not recorded yet
+		}
+		if err == nil {
+			list = append(list, s)
+		}
+		return err
+	}
+	if all {
+		ids, err := e.stored(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range ids {
+			if err := add(e.Store, id); err != nil {
+				return nil, err
+			}
+		}
+	} else {
+		own, err := e.own()
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range own {
+			store, err := e.storeOf(p)
+			if err != nil {
+				continue // a store that is away does not hide the others
+			}
+			if err := add(store, p.Run); err != nil {
+				return nil, err
+			}
+		}
+	}
+	sort.SliceStable(list, func(i, j int) bool { return list[i].Started.After(list[j].Started) })
+	return list, nil
+}
+
+// summary is a line of runs: from the summary the coordinator left, if that
+// is of a finished run, else from the journal.
+func (e *Engine) summary(ctx context.Context, store cloud.Store, run string) (RunSummary, error) {
+	h, err := executor.LoadHeader(ctx, store, run)
+	if err != nil {
+		return RunSummary{}, err
+	}
+	s := RunSummary{Run: run, Pipeline: h.Pipeline, Owner: h.Owner, Key: h.Key, Store: store.URL()}
+	if b, err := store.Get(ctx, executor.SummaryKey(run)); err == nil && json.Unmarshal(b, &s) == nil &&
+		executor.RunStatus(s.Status).Final() {
+		alive, err := store.JournalAlive(ctx, executor.Prefix(run)+"/journal")
+		if err == nil && !alive {
+			return s, nil
+		}
+	}
+	v, err := executor.OpenView(ctx, store, run)
+	if err != nil {
+		return s, err
+	}
+	r, err := v.Report(ctx)
+	if err != nil {
+		return s, err
+	}
+	s.Status, s.Started, s.Finished, s.Seconds = string(r.Status), r.Started, r.Finished, r.Seconds
+	s.Tasks, s.Failed = 0, 0
+	for _, f := range r.Functions {
+		s.Tasks += f.Tasks
+		s.Failed += f.Failed
+	}
+	return s, nil
+}
+
+// Cancel asks the coordinator of a run to cancel it, or, where none is alive,
+// records the end of the run itself; it returns when the run has ended, or
+// after wait with the state it is in.
+func (e *Engine) Cancel(ctx context.Context, run string, wait time.Duration) (executor.Report, error) {
+	v, err := executor.OpenView(ctx, e.Store, run)
+	if err != nil {
+		return executor.Report{}, err
+	}
+	r, err := v.Report(ctx)
+	if err != nil || r.Status.Final() {
+		return r, err
+	}
+	alive, err := v.Alive(ctx)
+	if err != nil {
+		return r, err
+	}
+	if !alive {
+		r, err := executor.CancelDead(ctx, e.Store, v, "cancelled by "+e.Owner, e.now)
+		if cloud.KindOf(err) != cloud.KindConflict {
+			return r, err
+		}
+	}
+	if err := e.Store.Put(ctx, executor.CancelKey(run), []byte("cancelled by "+e.Owner)); err != nil {
+		return r, err
+	}
+	h, err := e.watch(ctx, run, "")
+	if err != nil {
+		return r, err
+	}
+	ctx, stop := context.WithTimeout(ctx, wait)
+	defer stop()
+	r, err = h.Wait(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil // asked for; the coordinator is at it
+	}
+	return r, err
+}
+
+// Remove deletes a run that is not live (KindConflict if it is), and the
+// caller's pointer to it.
+func (e *Engine) Remove(ctx context.Context, run string) error {
+	journal := executor.Prefix(run) + "/journal"
+	alive, err := e.Store.JournalAlive(ctx, journal)
+	if err != nil && cloud.KindOf(err) != cloud.KindNotFound {
+		return err
+	}
+	if alive {
+		return &cloud.Error{Op: "remove", Resource: "run " + run, Kind: cloud.KindConflict,
+			Err: errors.New("it is running; cancel it first")}
+	}
+	if err := e.Store.DeletePrefix(ctx, executor.Prefix(run)); err != nil {
+		return err
+	}
+	if err := e.Store.Delete(ctx, executor.IndexPrefix+run); err != nil {
+		return err
+	}
+	err = os.Remove(filepath.Join(e.pointers(), run+".json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return err
+}
+
+// finalOutcome says whether a task's declared outputs can be had.
+func finalOutcome(t executor.TaskReport) bool { return t.Status == task.Succeeded && t.Pos >= 0 }

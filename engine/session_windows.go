@@ -1,0 +1,10 @@
+package engine
+
+import "syscall"
+
+const detachedProcess = 0x00000008
+
+// newSession detaches a process from our console.
+func newSession() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{CreationFlags: syscall.CREATE_NEW_PROCESS_GROUP | detachedProcess}
+}

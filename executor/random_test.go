@@ -1,0 +1,162 @@
+package executor
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/task"
+)
+
+// randomPipeline makes a pipeline of functions with random shapes and needs.
+func randomPipeline(t *testing.T, rng *rand.Rand) (*spec.Pipeline, map[string]int) {
+	var b strings.Builder
+	b.WriteString("name: p\nfunctions:\n")
+	tasks := map[string]int{}
+	mapped := []string{}
+	n := 1 + rng.IntN(7)
+	for i := range n {
+		name := fmt.Sprintf("f%d", i)
+		fmt.Fprintf(&b, "  %s:\n    command: [x]\n", name)
+		if rng.IntN(3) == 0 {
+			fmt.Fprintf(&b, "    max_failures: %d\n", rng.IntN(3))
+		}
+		stop := rng.IntN(5) == 0
+		var needs []string
+		for j := range i {
+			if rng.IntN(3) == 0 {
+				needs = append(needs, fmt.Sprintf("f%d", j))
+			}
+		}
+		switch kind := rng.IntN(3); {
+		case kind == 0 && len(mapped) > 0:
+			from := mapped[rng.IntN(len(mapped))]
+			fmt.Fprintf(&b, "    map: {from: %s}\n", from)
+			tasks[name] = tasks[from]
+			mapped = append(mapped, name)
+			needs = nil
+			stop = false // what runs before the stop depends on what comes first
+		case kind == 1:
+			tasks[name] = rng.IntN(6)
+			fmt.Fprintf(&b, "    map: {range: %d}\n", tasks[name])
+			mapped = append(mapped, name)
+		}
+		if stop {
+			// One at a time and no second attempts: what runs before the stop is determined.
+			b.WriteString("    on_failure: stop\n    concurrency: 1\n    retries: {machine: 0}\n")
+		} else {
+			fmt.Fprintf(&b, "    retries: {max: %d, machine: 2, delay: 1s}\n", rng.IntN(3))
+		}
+		if len(needs) > 0 {
+			fmt.Fprintf(&b, "    needs: [%s]\n", strings.Join(needs, ", "))
+		}
+	}
+	return bind(t, b.String()), tasks
+}
+
+// fate makes attempts end in a way that depends on nothing but their name.
+func fate(seed uint64) func(string, cloud.Range, int) task.Outcome {
+	return func(fn string, r cloud.Range, i int) task.Outcome {
+		h := fnv.New64a()
+		fmt.Fprintf(h, "%d/%s/%d/%d", seed, fn, i, r.Attempt)
+		switch h.Sum64() % 10 {
+		case 0, 1:
+			return failed(task.CauseExit)
+		case 2:
+			return failed(task.CauseMachine)
+		}
+		return task.Outcome{Status: task.Succeeded, Result: []byte(fn)}
+	}
+}
+
+// tasksOf is the final status of every task.
+func tasksOf(s *State) string {
+	var b strings.Builder
+	for _, f := range s.order {
+		fmt.Fprintf(&b, "%s %s:", f.spec.Name, f.status)
+		for _, st := range f.table.status {
+			fmt.Fprintf(&b, " %s", st)
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}
+
+// Whatever the order in which things happen, and however often the
+// coordinator dies, a run ends with the same statuses, no success runs again,
+// and the counts add up after every event.
+func TestCrashesChangeNothing(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(600) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		p, tasks := randomPipeline(t, rng)
+		quiet := newSim(t, p, tasks, fate(seed))
+		quiet.begin()
+		quiet.finish()
+		want := tasksOf(quiet.s)
+
+		m := newSim(t, p, tasks, fate(seed))
+		m.rng = rng
+		m.slots = 1 + rng.IntN(4)
+		m.begin()
+		for steps := 0; m.one(); steps++ {
+			m.check()
+			if rng.IntN(6) == 0 {
+				m.restart()
+				m.begin()
+				m.check()
+			}
+			if steps > 20000 {
+				t.Fatalf("seed %d: the run does not end", seed)
+			}
+		}
+		if got := tasksOf(m.s); got != want {
+			t.Fatalf("seed %d:\nwith crashes:\n%swithout:\n%s%s", seed, got, want, p.Source)
+		}
+		// The fold of the records is the state, byte for byte of what is shown.
+		before := summaryOf(m.s.report(&Header{}, nil))
+		m.restart()
+		if after := summaryOf(m.s.report(&Header{}, nil)); after != before {
+			t.Fatalf("seed %d: folded again: %s, was %s", seed, after, before)
+		}
+	}
+}
+
+// Retries and cancels in any order keep the invariants, and what succeeded
+// once stays.
+func TestRetryAndCancelAtRandom(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 2))
+		p, tasks := randomPipeline(t, rng)
+		m := newSim(t, p, tasks, fate(seed))
+		m.rng = rng
+		m.begin()
+		for round := range 6 {
+			cancelAt := rng.IntN(30)
+			for steps := 0; m.one(); steps++ {
+				m.check()
+				if steps == cancelAt && rng.IntN(2) == 0 {
+					m.event(&event{Kind: evCancel, Reason: "test"})
+					m.check()
+				}
+				if steps > 20000 {
+					t.Fatalf("seed %d: the run does not end", seed)
+				}
+			}
+			if !m.s.status.Final() {
+				t.Fatalf("seed %d round %d: stuck\n%s%s", seed, round, tasksOf(m.s), p.Source)
+			}
+			if m.s.status == RunSucceeded {
+				break
+			}
+			m.restart()
+			m.begin(&event{Kind: evRetry})
+			m.check()
+		}
+	}
+}
