@@ -38,7 +38,7 @@ func Plural(n int, noun string) string {
 // Seconds is a duration for people: 0.35 s, 12 s, 4m 05s, 3h 20m, 2d 4h.
 func Seconds(s float64) string {
 	switch {
-	case math.IsNaN(s) || s < 0:
+	case math.IsNaN(s) || s <= 0:
 		return "0 s"
 	case s < 0.0995:
 		return fmt.Sprintf("%.0f ms", s*1000)

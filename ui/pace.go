@@ -41,13 +41,20 @@ type Pace struct {
 	done []int
 }
 
+// enough is how many tasks the window holds at least: where tasks are slow it
+// looks further back. maxSamples bounds it all the same.
+const (
+	enough     = 20
+	maxSamples = 200
+)
+
 // Observe notes how many tasks are done now.
 func (p *Pace) Observe(done int, now time.Time) {
-	if n := len(p.at); n > 0 && now.Sub(p.at[n-1]) < window/40 {
+	if n := len(p.at); n > 0 && (done == p.done[n-1] || now.Sub(p.at[n-1]) < window/40) {
 		return
 	}
 	p.at, p.done = append(p.at, now), append(p.done, done)
-	for len(p.at) > 2 && now.Sub(p.at[1]) >= window {
+	for len(p.at) > 2 && (now.Sub(p.at[1]) >= window && done-p.done[1] >= enough || len(p.at) > maxSamples) {
 		p.at, p.done = p.at[1:], p.done[1:]
 	}
 }
