@@ -43,7 +43,7 @@ type compiledNode struct {
 }
 
 // compile finds or makes what a text compiles to here.
-func (d *decoder) compile(n *node, scope scopeKind, p *path, make func(sc *Scope) *compiledNode) (*compiledNode, bool) {
+func (d *decoder) compile(n *node, scope scopeKind, p *keyPath, make func(sc *Scope) *compiledNode) (*compiledNode, bool) {
 	key := compileKey{n: n, scope: scope}
 	if d.fn != nil && !shared(scope) {
 		key.fn = d.fn.name
@@ -65,7 +65,7 @@ func (d *decoder) compileTemplate(f *field, n *node, s *shape) {
 	}
 }
 
-func (d *decoder) templateOf(n *node, scope scopeKind, p *path) (*Template, bool) {
+func (d *decoder) templateOf(n *node, scope scopeKind, p *keyPath) (*Template, bool) {
 	c, ok := d.compile(n, scope, p, func(sc *Scope) *compiledNode {
 		t, problems := ParseTemplate(n.text, n.locator(), sc)
 		return &compiledNode{template: t, problems: problems}
@@ -88,7 +88,7 @@ func (d *decoder) compileCondition(f *field, n *node, s *shape) {
 	}
 }
 
-func (d *decoder) compileScript(n *node, shell []string, p *path) *Script {
+func (d *decoder) compileScript(n *node, shell []string, p *keyPath) *Script {
 	c, ok := d.compile(n, scopeTask, p, func(sc *Scope) *compiledNode {
 		s, problems := ParseScript(n.text, shell, n.locator(), sc)
 		return &compiledNode{script: s, problems: problems}
@@ -113,7 +113,7 @@ func (d *decoder) uses(r Refs) {
 
 // evalConfig evaluates a template in a value that is the same for all tasks.
 // It is nil if that is not possible (yet).
-func (d *decoder) evalConfig(n *node, p *path) *node {
+func (d *decoder) evalConfig(n *node, p *keyPath) *node {
 	t, ok := d.templateOf(n, scopeConfig, p)
 	if !ok {
 		return nil
@@ -200,7 +200,7 @@ func nodeOf(v any, pos Pos) *node {
 
 // value reads any value whose templates are evaluated later; nil if it has
 // problems.
-func (d *decoder) value(n *node, s *shape, p *path) *Value {
+func (d *decoder) value(n *node, s *shape, p *keyPath) *Value {
 	v := &Value{Pos: n.pos}
 	switch n.kind {
 	case badNode:
@@ -261,7 +261,7 @@ func (d *decoder) value(n *node, s *shape, p *path) *Value {
 	return v
 }
 
-func (d *decoder) valueIn(n *node, s *shape, p *path) *Value {
+func (d *decoder) valueIn(n *node, s *shape, p *keyPath) *Value {
 	if !d.spend(n, 1) {
 		return nil
 	}
@@ -270,7 +270,7 @@ func (d *decoder) valueIn(n *node, s *shape, p *path) *Value {
 
 // compiledProblems reports what is wrong with an expression, with a word on
 // why a name that exists elsewhere does not exist here.
-func (d *decoder) compiledProblems(ps Problems, scope scopeKind, p *path) {
+func (d *decoder) compiledProblems(ps Problems, scope scopeKind, p *keyPath) {
 	if len(ps) == 0 {
 		return
 	}
@@ -278,7 +278,8 @@ func (d *decoder) compiledProblems(ps Problems, scope scopeKind, p *path) {
 		noted := make(Problems, len(ps))
 		copy(noted, ps)
 		for i := range noted {
-			if strings.HasPrefix(noted[i].Message, "there is no ") || strings.HasPrefix(noted[i].Message, "needs.") {
+			later := strings.HasPrefix(noted[i].Message, "there is no ") || scope != scopeMap && strings.HasPrefix(noted[i].Message, "needs.")
+			if later {
 				noted[i].Message += " (" + where + ")"
 			}
 		}

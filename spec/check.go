@@ -13,31 +13,34 @@ const (
 	maxShown     = 100
 	// maxWork bounds the values that are looked at, with defaults repeated for
 	// every function.
-	maxWork = 2_000_000
+	maxWork = 500_000
 	// maxCompared bounds the names that are compared for suggestions.
 	maxCompared = 200_000
 )
 
-// path is where a value stands: functions.clean.needs, args[1].
-type path struct {
-	up   *path
-	name string // "" for an entry of a list
-	idx  int
+// keyPath is where a value stands: functions.clean.needs, args[1].
+type keyPath struct {
+	up   *keyPath
+	name string
+	idx  int // of a list, from 1; 0: name counts
 }
 
-func (p *path) key(name string) *path { return &path{up: p, name: name} }
-func (p *path) index(i int) *path     { return &path{up: p, idx: i} }
+func (p *keyPath) key(name string) *keyPath { return &keyPath{up: p, name: name} }
+func (p *keyPath) index(i int) *keyPath     { return &keyPath{up: p, idx: i + 1} }
 
 // String is the path with dots; "" for the whole file.
-func (p *path) String() string {
+func (p *keyPath) String() string {
 	if p == nil || p.up == nil {
 		return ""
 	}
 	up := p.up.String()
-	if p.name == "" {
-		return up + "[" + strconv.Itoa(p.idx) + "]"
+	if p.idx > 0 {
+		return up + "[" + strconv.Itoa(p.idx-1) + "]"
 	}
 	name := shorten(p.name)
+	if name == "" {
+		name = `""`
+	}
 	if up == "" {
 		return name
 	}
@@ -45,7 +48,7 @@ func (p *path) String() string {
 }
 
 // root is the first key of the path.
-func (p *path) root() string {
+func (p *keyPath) root() string {
 	if p == nil || p.up == nil {
 		return ""
 	}
@@ -66,7 +69,7 @@ type reporter struct {
 }
 
 // report adds a problem with what stands at p.
-func (r *reporter) report(pos Pos, p *path, format string, args ...any) {
+func (r *reporter) report(pos Pos, p *keyPath, format string, args ...any) {
 	if len(r.problems) >= maxCollected {
 		r.more++
 		return
@@ -94,7 +97,7 @@ func (r *reporter) add(pr Problem, inDefaults bool) {
 }
 
 // compiled adds the problems of an expression, template or script.
-func (r *reporter) compiled(ps Problems, p *path) {
+func (r *reporter) compiled(ps Problems, p *keyPath) {
 	for _, pr := range ps {
 		if len(r.problems) >= maxCollected {
 			r.more++
@@ -139,7 +142,7 @@ func oneLine(s string) string {
 // field is a checked value.
 type field struct {
 	n    *node
-	path *path
+	path *keyPath
 	// ok says that v, list, dict or keys hold a value. It is false if there is
 	// a problem, or if the value depends on what is not known yet.
 	ok   bool
@@ -165,7 +168,7 @@ func (f *field) get(key string) *field {
 }
 
 // wrong reports a value of the wrong type.
-func (d *decoder) wrong(n *node, s *shape, p *path, why string) {
+func (d *decoder) wrong(n *node, s *shape, p *keyPath, why string) {
 	if n.kind == badNode {
 		return
 	}
@@ -176,7 +179,7 @@ func (d *decoder) wrong(n *node, s *shape, p *path, why string) {
 }
 
 // check compares a value with its shape.
-func (d *decoder) check(n *node, s *shape, p *path) *field {
+func (d *decoder) check(n *node, s *shape, p *keyPath) *field {
 	f := &field{n: n, path: p}
 	if n.kind == badNode || !d.spend(n, 1) {
 		return f
@@ -238,7 +241,7 @@ func (d *decoder) configured(s *shape) bool {
 	return true
 }
 
-func (d *decoder) checkAlt(n *node, s *shape, p *path) *field {
+func (d *decoder) checkAlt(n *node, s *shape, p *keyPath) *field {
 	to := s.scalar
 	switch n.kind {
 	case listNode:
@@ -314,7 +317,7 @@ func (d *decoder) checkDict(f *field, n *node, s *shape) {
 }
 
 // path is the path of the pair's value in a mapping that stands at p.
-func (pr *pair) path(p *path) *path {
+func (pr *pair) path(p *keyPath) *keyPath {
 	if pr.origin != nil {
 		p = pr.origin
 	}
@@ -348,7 +351,7 @@ type knownKey struct {
 
 // objectKeys finds the keys of a mapping and reports what is unknown, missing
 // or does not go together. pos is where missing keys are reported.
-func (d *decoder) objectKeys(n *node, ks *keySet, p *path, pos Pos) (known []knownKey, ok bool) {
+func (d *decoder) objectKeys(n *node, ks *keySet, p *keyPath, pos Pos) (known []knownKey, ok bool) {
 	ok = true
 	have := make(map[string]*pair, len(n.pairs))
 	for i := range n.pairs {
@@ -393,7 +396,7 @@ func anyOf(have map[string]*pair, names []string) bool {
 	return false
 }
 
-func (d *decoder) exactlyOne(have map[string]*pair, ks *keySet, p *path, pos Pos) bool {
+func (d *decoder) exactlyOne(have map[string]*pair, ks *keySet, p *keyPath, pos Pos) bool {
 	if len(ks.exactly) == 0 {
 		return true
 	}
@@ -418,7 +421,7 @@ func (d *decoder) exactlyOne(have map[string]*pair, ks *keySet, p *path, pos Pos
 	return false
 }
 
-func (d *decoder) exclusive(have map[string]*pair, ks *keySet, p *path) bool {
+func (d *decoder) exclusive(have map[string]*pair, ks *keySet, p *keyPath) bool {
 	for _, groups := range ks.exclusive {
 		for _, a := range groups[0] {
 			for _, b := range groups[1] {
@@ -449,6 +452,8 @@ func (d *decoder) keyAdvice(name string, ks *keySet) string {
 			return " (did you mean \"" + to + "\"?)"
 		} else if ks.find(last) != nil {
 			return " (did you mean \"" + last + "\"?)"
+		} else if ks != topKeys && topKeys.find(first) != nil {
+			return " (did you mean \"" + to + "\" at the top of the file?)"
 		}
 	}
 	if s := d.suggest(name, names); s != "" {

@@ -51,9 +51,9 @@ func (d *decoder) checkScalar(f *field, n *node, s *shape) {
 	case kindBool:
 		v, why = readBool(n)
 	case kindDuration:
-		v, why = readUnit(ParseDuration(n.text))
+		v, why = readUnit(parseDuration(n.text))
 	case kindSize:
-		v, why = readUnit(ParseSize(n.text))
+		v, why = readUnit(parseSize(n.text))
 	case kindShare:
 		v, why = d.readShare(n)
 	case kindPercent:
@@ -161,9 +161,15 @@ func readBool(n *node) (any, string) {
 	return nil, ""
 }
 
-func readUnit[T time.Duration | int64](v T, err error) (any, string) {
-	if err != nil {
-		return nil, err.Error()
+// readUnit drops the value if there is a problem. That text is no duration or
+// size at all is said already.
+func readUnit[T time.Duration | int64](v T, why string) (any, string) {
+	switch why {
+	case "":
+	case noDuration, noSize:
+		return nil, ""
+	default:
+		return nil, why
 	}
 	return v, ""
 }
@@ -244,7 +250,7 @@ func isPythonName(s string) bool {
 var reservedEnv = []string{"RUN", "PIPELINE", "FUNCTION", "INDEX", "COUNT", "ATTEMPT", "ITEM", "ITEM_FILE", "RESULT", "NEEDS"}
 
 // checkName checks a key that the file chooses.
-func (d *decoder) checkName(key *node, rule nameRule, p *path) bool {
+func (d *decoder) checkName(key *node, rule nameRule, p *keyPath) bool {
 	name := key.text
 	if HasTemplate(name) {
 		d.report(key.pos, p, "a template cannot stand in a key")

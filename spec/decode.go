@@ -42,7 +42,7 @@ func (d *decoder) pipeline(p *Pipeline) {
 	if root.kind == badNode {
 		return
 	}
-	top := &path{}
+	top := &keyPath{}
 	if root.kind != mappingNode {
 		d.report(root.pos, top, "a pipeline is a mapping that starts with name: and functions:, found %s", root.found())
 		return
@@ -108,7 +108,7 @@ func (d *decoder) pipelineName(p *Pipeline, f *field) {
 }
 
 // pipelineEnv reads env at the top and evaluates what does not need the run.
-func (d *decoder) pipelineEnv(p *Pipeline, n *node, at *path) {
+func (d *decoder) pipelineEnv(p *Pipeline, n *node, at *keyPath) {
 	d.env, d.envLater, d.envNames = map[string]string{}, map[string]bool{}, []string{}
 	if n == nil {
 		return
@@ -251,7 +251,7 @@ func (d *decoder) schedules(f *field) []Schedule {
 		s := Schedule{
 			Pos: e.n.pos, Cron: str(e.get("cron"), ""), Timezone: str(e.get("timezone"), "UTC"),
 			Overlap: str(e.get("overlap"), "skip"), Catchup: str(e.get("catchup"), "latest"),
-			Deadline: dur(e.get("deadline"), 0), Jitter: dur(e.get("jitter"), 0), Paused: flag(e.get("paused")),
+			Deadline: dur(e.get("deadline"), 0), Jitter: dur(e.get("jitter"), 0), Paused: isTrue(e.get("paused")),
 		}
 		if c := e.get("cron"); c != nil && c.ok {
 			d.checkCron(c, s.Cron)
@@ -330,7 +330,7 @@ func num(f *field, absent int) int {
 	return absent
 }
 
-func flag(f *field) bool {
+func isTrue(f *field) bool {
 	if f != nil && f.ok {
 		b, _ := f.v.(bool)
 		return b

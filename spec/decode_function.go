@@ -12,7 +12,7 @@ type funcScope struct {
 	name   string
 	pos    Pos
 	body   *node // with defaults merged in
-	path   *path
+	path   *keyPath
 	needs  []string // with from's
 	item   *Shape
 	scopes [scopeRun + 1]*Scope
@@ -73,7 +73,7 @@ func (fn *funcScope) setItem(s *Shape) {
 }
 
 // pipelineFunctions reads functions and defaults.
-func (d *decoder) pipelineFunctions(p *Pipeline, given map[string]*node, secrets []Secret, top *path) {
+func (d *decoder) pipelineFunctions(p *Pipeline, given map[string]*node, secrets []Secret, top *keyPath) {
 	n := given["functions"]
 	at := top.key("functions")
 	if n != nil {
@@ -122,7 +122,7 @@ func (d *decoder) pipelineFunctions(p *Pipeline, given map[string]*node, secrets
 
 // defaults checks the defaults by themselves, as if for a function with a map
 // that needs all others, and gives their secrets.
-func (d *decoder) defaults(n *node, at *path) []Secret {
+func (d *decoder) defaults(n *node, at *keyPath) []Secret {
 	if n == nil {
 		return nil
 	}
@@ -139,10 +139,12 @@ func (d *decoder) defaults(n *node, at *path) []Secret {
 
 // withDefaults is the body of a function with what defaults and the top of the
 // file add to it.
-func (d *decoder) withDefaults(body, defaults *node, given map[string]*node, top *path) *node {
+func (d *decoder) withDefaults(body, defaults *node, given map[string]*node, top *keyPath) *node {
 	out := body
 	if defaults != nil && defaults.kind == mappingNode {
-		out = overlay(out, defaults, functionKeys, top.key("defaults"))
+		known := *defaults
+		known.pairs = slices.DeleteFunc(slices.Clone(defaults.pairs), func(p pair) bool { return defaultsKeys.find(p.key.text) == nil })
+		out = d.overlay(out, &known, functionKeys, top.key("defaults"))
 	}
 	common := &node{kind: mappingNode}
 	for _, name := range []string{"software", "files"} {
@@ -151,7 +153,7 @@ func (d *decoder) withDefaults(body, defaults *node, given map[string]*node, top
 		}
 	}
 	if len(common.pairs) > 0 {
-		out = overlay(out, common, functionKeys, top)
+		out = d.overlay(out, common, functionKeys, top)
 	}
 	return out
 }
@@ -159,7 +161,10 @@ func (d *decoder) withDefaults(body, defaults *node, given map[string]*node, top
 // overlay is a mapping with the pairs of base that it does not have itself.
 // env, hardware with its tags, software and files are merged key by key; of
 // two ways to say the same thing the mapping's own counts.
-func overlay(over, base *node, ks *keySet, origin *path) *node {
+func (d *decoder) overlay(over, base *node, ks *keySet, origin *keyPath) *node {
+	if !d.spend(over, len(over.pairs)+len(base.pairs)) {
+		return over
+	}
 	out := *over
 	out.pairs = make([]pair, 0, len(over.pairs)+len(base.pairs))
 	own := make(map[string]*node, len(over.pairs))
@@ -181,7 +186,7 @@ func overlay(over, base *node, ks *keySet, origin *path) *node {
 			if def := functionKeys.find(name); def != nil {
 				keys = def.shape.keys
 			}
-			merged[name] = overlay(mine, b.value, keys, b.origin.key(name))
+			merged[name] = d.overlay(mine, b.value, keys, b.origin.key(name))
 		}
 	}
 	for _, p := range over.pairs {
@@ -263,7 +268,7 @@ func (d *decoder) function(fs *funcScope, secrets []Secret) *Function {
 	if c := fields["cache"]; c != nil && c.ok {
 		if c.keys != nil {
 			f.Cache = &Cache{Files: strs(c.get("files"))}
-		} else if flag(c) {
+		} else if isTrue(c) {
 			f.Cache = &Cache{}
 		}
 	}
@@ -390,7 +395,7 @@ func (d *decoder) hardwareOf(f *field) Hardware {
 		gpu := g.v.(gpuValue)
 		h.GPU, h.GPUModel = gpu.count, gpu.model
 	}
-	h.ARM = flag(f.get("arm"))
+	h.ARM = isTrue(f.get("arm"))
 	h.DiskGB = int(math.Ceil(float64(size(f.get("disk_size"), 0)) / (1 << 30)))
 	h.Region = str(f.get("region"), "")
 	h.SpotPolicy = str(f.get("spot_policy"), h.SpotPolicy)

@@ -55,7 +55,7 @@ func (d *decoder) mapOf(f *field) (*Map, *Shape) {
 		}
 		shape = &Shape{List: shape}
 	}
-	m.AllowEmpty, m.RequesterPays, m.Anonymous = flag(f.get("allow_empty")), flag(f.get("requester_pays")), flag(f.get("anonymous"))
+	m.AllowEmpty, m.RequesterPays, m.Anonymous = isTrue(f.get("allow_empty")), isTrue(f.get("requester_pays")), isTrue(f.get("anonymous"))
 	return m, shape
 }
 

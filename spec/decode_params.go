@@ -11,7 +11,7 @@ import (
 )
 
 // pipelineParams reads the declarations and gives the parameters their values.
-func (d *decoder) pipelineParams(p *Pipeline, n *node, at *path) {
+func (d *decoder) pipelineParams(p *Pipeline, n *node, at *keyPath) {
 	d.params, d.paramTypes = map[string]any{}, map[string]string{}
 	if n != nil {
 		f := d.check(n, topKeys.find("params").shape, at)

@@ -183,7 +183,7 @@ var limitsKeys = &keySet{name: "limits", keys: []keyDef{
 	{name: "unattended", doc: "How long machines go on without a coordinator. Default 15m.", shape: durationOf()},
 }}
 
-var scheduleKeys = &keySet{name: "schedule", keys: []keyDef{
+var scheduleKeys = &keySet{name: "a schedule", keys: []keyDef{
 	{name: "cron", doc: "Five fields (minute hour day month weekday), or @hourly, @daily, @weekly, @monthly, @yearly.", required: true, shape: text("five fields such as \"0 2 * * *\"")},
 	{name: "timezone", doc: "An IANA time zone. Default UTC.", shape: text("a time zone such as Europe/Berlin")},
 	{name: "overlap", doc: "What happens when the last run still goes on. Default skip.", shape: enumOf("skip", "queue", "replace", "allow")},
@@ -194,7 +194,7 @@ var scheduleKeys = &keySet{name: "schedule", keys: []keyDef{
 	{name: "paused", doc: "Ticks do nothing.", shape: boolean()},
 }}
 
-var notifyKeys = &keySet{name: "notify", keys: []keyDef{
+var notifyKeys = &keySet{name: "a notification", keys: []keyDef{
 	{name: "on", doc: "When to call the webhook. Default failure.", shape: oneOrMore(enumOf("failure", "success", "missed"), "a list of failure, success, missed")},
 	{name: "webhook", doc: "The URL that is called.", required: true, shape: template("a URL such as https://example.com/hook", scopeRun)},
 	{name: "format", doc: "The body of the call. Default json.", shape: enumOf("slack", "json")},

@@ -1,6 +1,9 @@
 package spec
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // maxSuggestLen bounds the names that are compared: longer ones are not typos.
 const maxSuggestLen = 64
@@ -9,14 +12,14 @@ const maxSuggestLen = 64
 // by edit distance, "" if none is near. Case and the difference between a
 // hyphen and an underscore do not count.
 func Suggest(name string, candidates []string) string {
-	if name == "" || len(name) > maxSuggestLen {
+	if name == "" || len(name) > maxSuggestLen || !utf8.ValidString(name) {
 		return ""
 	}
 	want := foldName(name)
-	limit := min(3, (len(want)+2)/3)
+	limit := max(1, min(3, (len(want)+1)/3))
 	best, prefix, prefixes := "", "", 0
 	for _, c := range candidates {
-		if c == name || c == "" || len(c) > maxSuggestLen {
+		if c == name || c == "" || len(c) > maxSuggestLen || !utf8.ValidString(c) {
 			continue
 		}
 		folded := foldName(c)
@@ -56,7 +59,7 @@ func foldName(s string) string {
 // editDistance counts the insertions, deletions, substitutions and swaps of
 // neighbours between two short strings, by bytes.
 func editDistance(a, b string) int {
-	var rows [3][3*maxSuggestLen + 1]int // a byte that is not UTF-8 folds to three
+	var rows [3][maxSuggestLen + 1]int
 	before, last, row := &rows[0], &rows[1], &rows[2]
 	for j := 0; j <= len(b); j++ {
 		row[j] = j

@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -28,67 +27,86 @@ var sizeUnits = map[string]float64{
 	"t": 1 << 40, "ti": 1 << 40, "tib": 1 << 40, "tb": 1e12,
 }
 
+// What is said about text that is nothing like a duration or size.
+const (
+	noDuration = "expected numbers with units such as 1h30m"
+	noSize     = "expected a number with a unit"
+)
+
 // ParseDuration reads a duration: 30m, 1h30m, 2d, 1.5h, "30 s", "10 minutes".
 // A bare number is seconds.
 func ParseDuration(s string) (time.Duration, error) {
-	rest := strings.TrimSpace(s)
-	if rest == "" {
-		return 0, errors.New("no duration given")
+	d, why := parseDuration(s)
+	if why != "" {
+		return 0, fmt.Errorf("%q is no duration such as 30m: %s", s, why)
 	}
+	return d, nil
+}
+
+// parseDuration says why text is no duration.
+func parseDuration(s string) (d time.Duration, why string) {
+	rest := strings.TrimSpace(s)
 	if strings.HasPrefix(rest, "-") {
-		return 0, fmt.Errorf("%q is negative", s)
+		return 0, "it is negative"
 	}
 	total := 0.0
-	for first := true; rest != ""; first = false {
+	for first := true; rest != "" || first; first = false {
 		n, unit, tail, ok := numberAndUnit(rest)
 		if !ok {
-			return 0, fmt.Errorf("%q is not a duration", s)
+			return 0, noDuration
 		}
-		d, known := durationUnits[strings.ToLower(unit)]
+		u, known := durationUnits[strings.ToLower(unit)]
 		if unit == "" && first && tail == "" {
-			d, known = time.Second, true
+			u, known = time.Second, true
 		}
-		if !known {
-			if unit == "" {
-				return 0, fmt.Errorf("%q has a number without a unit (s, m, h, d)", s)
-			}
-			return 0, fmt.Errorf("%q has the unknown unit %q (units: ms, s, m, h, d, w)", s, unit)
+		switch {
+		case known:
+		case unit == "":
+			return 0, "a number has no unit (ms, s, m, h, d, w)"
+		default:
+			return 0, fmt.Sprintf("unknown unit %q (there are ms, s, m, h, d, w)", unit)
 		}
-		total += n * float64(d)
+		total += n * float64(u)
 		rest = tail
 	}
 	if total >= math.MaxInt64 {
-		return 0, fmt.Errorf("%q is too long", s)
+		return 0, "it is too long"
 	}
-	return time.Duration(math.Round(total)), nil
+	return time.Duration(math.Round(total)), ""
 }
 
 // ParseSize reads a number of bytes: "16 GiB", 512MB, 1.5TiB. KB, MB, GB are
 // powers of 1000, KiB (also K, Ki) and so on powers of 1024. A bare number is
 // GiB.
 func ParseSize(s string) (int64, error) {
-	rest := strings.TrimSpace(s)
-	if rest == "" {
-		return 0, errors.New("no size given")
+	n, why := parseSize(s)
+	if why != "" {
+		return 0, fmt.Errorf("%q is no size such as 16 GiB: %s", s, why)
 	}
+	return n, nil
+}
+
+// parseSize says why text is no size.
+func parseSize(s string) (bytes int64, why string) {
+	rest := strings.TrimSpace(s)
 	if strings.HasPrefix(rest, "-") {
-		return 0, fmt.Errorf("%q is negative", s)
+		return 0, "it is negative"
 	}
 	n, unit, tail, ok := numberAndUnit(rest)
 	if !ok || tail != "" {
-		return 0, fmt.Errorf("%q is not a size", s)
+		return 0, noSize
 	}
 	factor, known := sizeUnits[strings.ToLower(unit)]
 	if unit == "" {
 		factor, known = 1<<30, true
 	}
 	if !known {
-		return 0, fmt.Errorf("%q has the unknown unit %q (units: MiB, GiB, TiB, MB, GB, TB)", s, unit)
+		return 0, fmt.Sprintf("unknown unit %q (there are MiB, GiB, TiB, MB, GB, TB)", unit)
 	}
 	if n*factor >= math.MaxInt64 {
-		return 0, fmt.Errorf("%q is too large", s)
+		return 0, "it is too large"
 	}
-	return int64(math.Round(n * factor)), nil
+	return int64(math.Round(n * factor)), ""
 }
 
 // FormatSize is a number of bytes for people: "512 B", "1.5 GiB".

@@ -47,7 +47,7 @@ type pair struct {
 	value *node
 	// origin is the path of the mapping in which the pair was written, where
 	// that is not the one it stands in now (a default, merged into a function).
-	origin *path
+	origin *keyPath
 }
 
 func (n *node) isNull() bool {
@@ -112,9 +112,9 @@ func readTree(src []byte, file string) (*node, Problems) {
 	}
 	t := &treeBuilder{src: s, anchors: map[*yaml.Node]bool{}}
 	if second > 0 {
-		t.problem(s.at(second, 1), "a second YAML document starts here: a file holds one pipeline; put the other into a file of its own")
+		t.problem(s.at(second, 1), nil, "a second YAML document starts here: a file holds one pipeline; put the other into a file of its own")
 	}
-	root := t.build(doc.Content[0], 0)
+	root := t.build(doc.Content[0], 0, &keyPath{})
 	return root, t.problems
 }
 
@@ -153,36 +153,40 @@ type treeBuilder struct {
 	anchors  map[*yaml.Node]bool // being expanded
 }
 
-func (t *treeBuilder) problem(pos Pos, format string, args ...any) *node {
+func (t *treeBuilder) problem(pos Pos, p *keyPath, format string, args ...any) *node {
 	if len(t.problems) < maxCollected {
-		t.problems = append(t.problems, Problem{Pos: pos, Message: fmt.Sprintf(format, args...)})
+		msg := fmt.Sprintf(format, args...)
+		if where := p.String(); where != "" {
+			msg = where + ": " + msg
+		}
+		t.problems = append(t.problems, Problem{Pos: pos, Message: oneLine(msg)})
 	}
 	return &node{kind: badNode, src: t.src, pos: pos}
 }
 
-func (t *treeBuilder) build(y *yaml.Node, depth int) *node {
+func (t *treeBuilder) build(y *yaml.Node, depth int, p *keyPath) *node {
 	pos := t.src.at(y.Line, y.Column)
 	if t.nodes++; t.nodes > maxNodes {
 		if t.nodes == maxNodes+1 {
-			return t.problem(pos, "too many values: with its aliases expanded the file has more than %d; put long lists into a file and map over it with lines, csv or jsonl", maxNodes)
+			return t.problem(pos, p, "too many values: with its aliases expanded the file has more than %d; put long lists into a file and map over it with lines, csv or jsonl", maxNodes)
 		}
 		return &node{kind: badNode, pos: pos}
 	}
 	if depth > maxDepth {
-		return t.problem(pos, "nested more than %d levels deep", maxDepth)
+		return t.problem(pos, p, "nested more than %d levels deep", maxDepth)
 	}
 	if y.Kind == yaml.AliasNode {
 		if t.anchors[y.Alias] {
-			return t.problem(pos, "the alias *%s stands inside the value that it names", y.Value)
+			return t.problem(pos, p, "the alias *%s stands inside the value that it names", y.Value)
 		}
 		t.anchors[y.Alias] = true
-		n := t.build(y.Alias, depth+1)
+		n := t.build(y.Alias, depth+1, p)
 		delete(t.anchors, y.Alias)
 		return n
 	}
 	n := &node{src: t.src, pos: pos, off: t.src.offset(y.Line, y.Column)}
 	if tag := t.src.tagAt(n.off, y); tag != "" {
-		return t.problem(pos, "%s is read as a YAML tag here: put quotes around the whole value", tag)
+		return t.problem(pos, p, "%s is read as a YAML tag here: put quotes around the whole value", tag)
 	}
 	// A plain anchor may contain itself through an alias further down.
 	if y.Anchor != "" {
@@ -193,27 +197,27 @@ func (t *treeBuilder) build(y *yaml.Node, depth int) *node {
 	case yaml.ScalarNode:
 		n.kind, n.text, n.plain = scalarNode, y.Value, y.Style == 0
 		if strings.IndexByte(n.text, 0) >= 0 {
-			return t.problem(pos, "the text contains a NUL byte, which no program can be given")
+			return t.problem(pos, p, "the text contains a NUL byte, which no program can be given")
 		}
 		if y.Style&yaml.LiteralStyle == 0 && !utf8.ValidString(n.text) {
-			return t.problem(pos, "the text is not UTF-8")
+			return t.problem(pos, p, "the text is not UTF-8")
 		}
 	case yaml.SequenceNode:
 		n.kind = listNode
 		n.items = make([]*node, 0, len(y.Content))
-		for _, c := range y.Content {
-			n.items = append(n.items, t.build(c, depth+1))
+		for i, c := range y.Content {
+			n.items = append(n.items, t.build(c, depth+1, p.index(i)))
 		}
 	case yaml.MappingNode:
 		n.kind = mappingNode
-		return t.mapping(n, y, depth)
+		return t.mapping(n, y, depth, p)
 	default:
-		return t.problem(pos, "this YAML cannot be read")
+		return t.problem(pos, p, "this YAML cannot be read")
 	}
 	return n
 }
 
-func (t *treeBuilder) mapping(n *node, y *yaml.Node, depth int) *node {
+func (t *treeBuilder) mapping(n *node, y *yaml.Node, depth int, p *keyPath) *node {
 	n.pairs = make([]pair, 0, len(y.Content)/2)
 	seen := make(map[string]Pos, len(y.Content)/2)
 	var merges []*node
@@ -221,36 +225,36 @@ func (t *treeBuilder) mapping(n *node, y *yaml.Node, depth int) *node {
 		yk, yv := y.Content[i], y.Content[i+1]
 		pos := t.src.at(yk.Line, yk.Column)
 		if yk.Kind == yaml.MappingNode && yk.Style&yaml.FlowStyle != 0 && y.Style&yaml.FlowStyle != 0 {
-			return t.problem(n.pos, "{{ starts a YAML mapping here: a template is written \"${{ ... }}\", in quotes")
+			return t.problem(n.pos, p, "{{ starts a YAML mapping here: a template is written \"${{ ... }}\", in quotes")
 		}
 		if yk.Kind == yaml.ScalarNode && yk.Tag == "!!merge" && yk.Style == 0 {
-			merges = append(merges, t.build(yv, depth+1))
+			merges = append(merges, t.build(yv, depth+1, p.key("<<")))
 			continue
 		}
-		key := t.build(yk, depth+1)
+		key := t.build(yk, depth+1, p)
 		if key.kind == badNode {
 			continue
 		}
 		if key.kind != scalarNode {
-			t.problem(pos, "a key must be text, found %s", key.found())
+			t.problem(pos, p, "a key must be text, found %s", key.found())
 			continue
 		}
 		key.pos = pos
 		if first, dup := seen[key.text]; dup {
-			t.problem(pos, "duplicate key %q: it already stands at %d:%d", shorten(key.text), first.Line, first.Col)
+			t.problem(pos, p, "duplicate key %q: it already stands at %d:%d", shorten(key.text), first.Line, first.Col)
 			continue
 		}
 		seen[key.text] = pos
-		n.pairs = append(n.pairs, pair{key: key, value: t.build(yv, depth+1)})
+		n.pairs = append(n.pairs, pair{key: key, value: t.build(yv, depth+1, p.key(key.text))})
 	}
 	for _, m := range merges {
-		t.merge(n, m, seen)
+		t.merge(n, m, seen, p)
 	}
 	return n
 }
 
 // merge adds what a merge key brings; keys that are there win.
-func (t *treeBuilder) merge(n, from *node, seen map[string]Pos) {
+func (t *treeBuilder) merge(n, from *node, seen map[string]Pos, p *keyPath) {
 	switch from.kind {
 	case mappingNode:
 		for _, p := range from.pairs {
@@ -262,12 +266,12 @@ func (t *treeBuilder) merge(n, from *node, seen map[string]Pos) {
 	case listNode:
 		for _, m := range from.items {
 			if m.kind == listNode {
-				t.problem(m.pos, "the merge key << takes a mapping or a list of mappings, found a list in the list")
+				t.problem(m.pos, p, "the merge key << takes a mapping or a list of mappings, found a list in the list")
 				continue
 			}
-			t.merge(n, m, seen)
+			t.merge(n, m, seen, p)
 		}
 	case scalarNode:
-		t.problem(from.pos, "the merge key << takes a mapping (as in <<: *name), found %s", from.found())
+		t.problem(from.pos, p, "the merge key << takes a mapping (as in <<: *name), found %s", from.found())
 	}
 }

@@ -25,8 +25,8 @@ func (s *source) explain(err error) Problem {
 		}
 	}
 	text := s.line(last)
-	col := utf8.RuneCountInString(text) - utf8.RuneCountInString(strings.TrimLeft(text, " \t")) + 1
-	return Problem{Pos: s.at(last, col), Message: "not valid YAML: " + yamlAdvice(msg, text)}
+	off := max(0, errorOffset(msg, text))
+	return Problem{Pos: s.at(last, utf8.RuneCountInString(text[:off])+1), Message: "not valid YAML: " + yamlAdvice(msg, text)}
 }
 
 // splitYAMLError cuts "yaml: line 3: message" into 3 and "message".
@@ -112,6 +112,9 @@ func (s *source) suspicious(line int) (Problem, bool) {
 	if indent := text[:len(text)-len(strings.TrimLeft(text, " \t"))]; strings.Contains(indent, "\t") {
 		return problem(strings.Index(indent, "\t"), "a tab in the indentation: YAML wants spaces")
 	}
+	if strings.HasPrefix(text, "%") {
+		return problem(0, "YAML directives (%...) are not used in pipeline files: remove the line, or put quotes around the value")
+	}
 	// The start of a value: at the start of the line, after "- ", "key: ", or
 	// inside [ ] and { }.
 	starts := regexp.MustCompile(`(?:^\s*|^\s*(?:- +)+|^\s*(?:- +)*[^\s:#'"{\[][^:#'"]*:[ \t]+|[\[{,][ \t]*|[\[{,][ \t]*\w+:[ \t]+)` +
@@ -132,6 +135,31 @@ func (s *source) suspicious(line int) (Problem, bool) {
 		return problem(i, `put quotes around the whole value with this template: YAML gives some characters in it (such as ": ", " #", { } , and [ ]) a meaning of their own`)
 	}
 	return Problem{}, false
+}
+
+// errorOffset guesses where in its line the parser failed.
+func errorOffset(msg, line string) int {
+	off := -1
+	switch {
+	case strings.HasPrefix(msg, "mapping values are not allowed"):
+		if off = strings.Index(line, ": "); off >= 0 && strings.Contains(line[off+1:], ": ") {
+			off += 1 + strings.Index(line[off+1:], ": ")
+		} else {
+			off = -1
+		}
+	case msg == "found unexpected end of stream":
+		off = strings.IndexAny(line, `"'`)
+	case strings.HasPrefix(msg, "found unknown escape character"):
+		off = strings.IndexByte(line, '\\')
+	case strings.HasPrefix(msg, "block sequence entries"):
+		off = strings.Index(line, "- ")
+	case strings.HasPrefix(msg, "did not find expected ',' or"):
+		off = strings.IndexAny(line, "[{")
+	}
+	if off < 0 {
+		return len(line) - len(strings.TrimLeft(line, " \t"))
+	}
+	return off
 }
 
 // yamlAdvice says in other words what the parser found.
@@ -159,8 +187,6 @@ func yamlAdvice(msg, line string) string {
 		return "something stands after the end of the document: a file holds one pipeline"
 	case strings.HasPrefix(msg, "block sequence entries are not allowed"):
 		return `a list entry "- " cannot stand on the line of its key: start it on the next line`
-	case strings.HasPrefix(msg, "found incompatible YAML document"), strings.Contains(msg, "directive"):
-		return "YAML directives (%...) are not used in pipeline files: remove the line, or put quotes around the value"
 	case strings.HasPrefix(msg, "found undefined tag handle"), strings.Contains(msg, "tag"):
 		return "a value that starts with ! needs quotes"
 	case strings.HasPrefix(msg, "found a tab character"):
