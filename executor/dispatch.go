@@ -43,12 +43,14 @@ func (f *function) cap(slots, cpus int) (inHand, perRange int) {
 	if t := f.spec.Hardware.Threads; t > 0 {
 		limit = t
 	}
-	if c := f.spec.Concurrency; c > 0 {
-		limit = min(limit, c)
+	strict := f.spec.OnFailureStop
+	if c := f.spec.Concurrency; c > 0 && c <= limit {
+		limit, strict = c, true
 	}
-	if limit < slots {
+	if limit < slots || strict {
 		// One range is worked on by one slot, so with ranges of one task the
-		// number in hand is the number that runs.
+		// number in hand is the number that runs, and nothing starts behind a
+		// failure that is on its way here.
 		return limit, 1
 	}
 	per := 1
