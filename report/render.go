@@ -122,7 +122,7 @@ func chartOf(r TimelineRow, tasks int) chart {
 	case len(r.Steps) > 0:
 		c.Height = areaHeight
 		c.OK, c.Bad = area(r.Steps, r.Peak)
-		c.Peak = fmt.Sprintf("up to %s at a time", ui.Count(int(math.Ceil(r.Peak-1e-9))))
+		c.Peak = fmt.Sprintf("up to %s at a time", ui.Count(int(math.Ceil(r.Peak-0.01))))
 		c.Label += ", " + c.Peak
 	}
 	return c
@@ -132,18 +132,26 @@ func chartOf(r TimelineRow, tasks int) chart {
 // them still show, the others above.
 func area(steps []Step, peak float64) (ok, bad string) {
 	scale := func(v float64) float64 { return areaHeight - v/peak*(areaHeight-2) }
+	// An outline goes right along the tops and back along the bottoms; a point
+	// is written only where the height changes.
 	draw := func(top, bottom func(Step) float64) string {
 		var b strings.Builder
-		fmt.Fprintf(&b, "M0 %g", round(scale(bottom(steps[0]))))
 		w := float64(wide) / float64(len(steps))
+		last := round(scale(bottom(steps[0])))
+		fmt.Fprintf(&b, "M0 %g", last)
+		to := func(x float64, s Step, of func(Step) float64) {
+			if y := round(scale(of(s))); y != last {
+				fmt.Fprintf(&b, "H%gV%g", round(x), y)
+				last = y
+			}
+		}
 		for i, s := range steps {
-			fmt.Fprintf(&b, "L%g %gL%g %g", round(float64(i)*w), round(scale(top(s))), round(float64(i+1)*w), round(scale(top(s))))
+			to(float64(i)*w, s, top)
 		}
 		for i := len(steps) - 1; i >= 0; i-- {
-			y := round(scale(bottom(steps[i])))
-			fmt.Fprintf(&b, "L%g %gL%g %g", round(float64(i+1)*w), y, round(float64(i)*w), y)
+			to(float64(i+1)*w, steps[i], bottom)
 		}
-		b.WriteByte('Z')
+		b.WriteString("H0Z")
 		return b.String()
 	}
 	ok = draw(func(s Step) float64 { return s.OK + s.Failed }, func(s Step) float64 { return s.Failed })

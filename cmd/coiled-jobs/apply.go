@@ -141,6 +141,10 @@ func runApply(ctx context.Context, o *applyOptions) error {
 	if o.detach {
 		return a.detached(h, o.json)
 	}
+	o.noOutputs = true
+	for _, f := range p.Pipeline.Functions {
+		o.noOutputs = o.noOutputs && len(f.Outputs) == 0
+	}
 	return a.attend(ctx, e, h, &o.waiting)
 }
 

@@ -162,6 +162,7 @@ type waiting struct {
 	json       bool
 	noDownload bool
 	onTerm     string
+	noOutputs  bool // the pipeline declares none
 }
 
 func (w *waiting) flags(cmd *cobra.Command, coordinates bool) {
@@ -231,14 +232,10 @@ func (a *app) summary(r executor.Report, g *failures.Grouper, outputs []string) 
 
 // bringBack puts the outputs of a run beside its pipeline file.
 func (a *app) bringBack(ctx context.Context, e *engine.Engine, run string, w *waiting) ([]string, error) {
-	if w.noDownload {
+	if w.noDownload || w.noOutputs {
 		return nil, nil
 	}
-	_, store, err := e.Find(ctx, run)
-	if err != nil {
-		return nil, err
-	}
-	h, err := executor.LoadHeader(ctx, store, run)
+	h, err := executor.LoadHeader(ctx, e.Store, run)
 	if err != nil {
 		return nil, err
 	}
@@ -251,14 +248,9 @@ const maxGrouped = 2000
 // groupFailures groups the failed tasks of a recorded run. What cannot be read
 // is left out: the summary says how many tasks it is made from.
 func (a *app) groupFailures(ctx context.Context, e *engine.Engine, run string) *failures.Grouper {
-	g := new(failures.Grouper)
-	_, store, err := e.Find(ctx, run)
+	v, err := executor.OpenView(ctx, e.Store, run)
 	if err != nil {
-		return g
-	}
-	v, err := executor.OpenView(ctx, store, run)
-	if err != nil {
-		return g
+		return new(failures.Grouper)
 	}
 	return groupView(ctx, v)
 }

@@ -7,8 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/coiled-jobs/coiled-jobs/executor"
-	"github.com/coiled-jobs/coiled-jobs/task"
 	"github.com/coiled-jobs/coiled-jobs/ui"
 )
 
@@ -70,19 +68,13 @@ func runOutputs(ctx context.Context, o *outputsOptions) error {
 	if o.dir != "" {
 		return o.fetch(ctx, v, ref)
 	}
-	lines := []outputLine{}
-	for _, fn := range v.Functions() {
-		if ref.fn != "" && fn != ref.fn {
-			continue
-		}
-		for t := range v.Tasks(fn) {
-			if ref.index >= 0 && t.Index != ref.index || t.Status != task.Succeeded {
-				continue
-			}
-			if lines, err = appendOutputs(ctx, lines, v, fn, t); err != nil {
-				return err
-			}
-		}
+	found, err := v.engine.Outputs(ctx, v.run, ref.fn, ref.index)
+	if err != nil {
+		return err
+	}
+	lines := make([]outputLine, 0, len(found))
+	for _, f := range found {
+		lines = append(lines, outputLine{f.Function, f.Index, f.Path, f.Size, f.Hash})
 	}
 	if o.json {
 		return a.printJSON(lines)
@@ -101,22 +93,6 @@ func runOutputs(ctx context.Context, o *outputsOptions) error {
 		t.Rows = append(t.Rows, []string{l.Path, size, v.label(taskRef{l.Function, l.Index})})
 	}
 	return a.printTable(t)
-}
-
-func appendOutputs(ctx context.Context, lines []outputLine, v *runView, fn string, t executor.TaskReport) ([]outputLine, error) {
-	if p := v.Pipeline(); p != nil {
-		if f := p.Function(fn); f != nil && len(f.Outputs) == 0 {
-			return lines, nil
-		}
-	}
-	out, err := v.Outcome(ctx, fn, t)
-	if err != nil || out == nil {
-		return lines, err
-	}
-	for _, f := range out.Outputs {
-		lines = append(lines, outputLine{fn, t.Index, f.Path, f.Size, f.Hash})
-	}
-	return lines, nil
 }
 
 // fetch writes the kept outputs below a folder and prints their paths.

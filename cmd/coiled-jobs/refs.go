@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/engine"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/spec"
@@ -88,29 +87,34 @@ func parseTaskRef(s string) (taskRef, error) {
 	return taskRef{fn, i}, nil
 }
 
+// findRun looks up RUN. The engine then works on the store that the run is in,
+// which need not be the one for new runs.
+func (a *app) findRun(ctx context.Context, ref string) (e *engine.Engine, run string, err error) {
+	if e, err = a.engine(); err != nil {
+		return nil, "", err
+	}
+	run, e.Store, err = e.Find(ctx, ref)
+	return e, run, err
+}
+
 // runView is a run that was looked up, opened for reading.
 type runView struct {
 	*executor.View
 	engine *engine.Engine
-	store  cloud.Store
 	run    string
 }
 
 // openRun looks up RUN and opens it for reading.
 func (a *app) openRun(ctx context.Context, ref string) (*runView, error) {
-	e, err := a.engine()
+	e, run, err := a.findRun(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
-	run, store, err := e.Find(ctx, ref)
+	v, err := executor.OpenView(ctx, e.Store, run)
 	if err != nil {
 		return nil, err
 	}
-	v, err := executor.OpenView(ctx, store, run)
-	if err != nil {
-		return nil, err
-	}
-	return &runView{View: v, engine: e, store: store, run: run}, nil
+	return &runView{View: v, engine: e, run: run}, nil
 }
 
 // function checks the name of a function of the run.

@@ -5,6 +5,9 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/coiled-jobs/coiled-jobs/task"
+	"github.com/coiled-jobs/coiled-jobs/ui"
 )
 
 // rerunOptions are the flags of rerun.
@@ -46,12 +49,24 @@ func runRerun(ctx context.Context, o *rerunOptions) error {
 		return err
 	}
 	o.app.coordinating.Store(true)
-	exit, err := v.engine.RerunLocal(ctx, v.run, ref.fn, ref.index)
+	out, err := v.engine.RerunLocal(ctx, v.run, ref.fn, ref.index, o.app.stdout)
 	if err != nil {
 		return err
 	}
-	if exit != 0 {
-		return &exitError{code: exitFailed, err: fmt.Errorf("%s ended with exit code %d", v.label(ref), exit)}
+	if out.Status != task.Succeeded {
+		return &exitError{code: exitFailed, err: fmt.Errorf("%s %s%s", v.label(ref), out.Status, ui.Reason(out))}
 	}
+	fmt.Fprintf(o.app.messages, "%s succeeded in %s; result: %s\n", v.label(ref), ui.Seconds(out.Seconds), rerunResult(out))
 	return nil
+}
+
+// rerunResult is the result of a task that ran here, on one line.
+func rerunResult(out *task.Outcome) string {
+	switch {
+	case out.Result == nil && out.ResultAt.Len > 0:
+		return "of " + ui.Bytes(out.ResultAt.Len)
+	case len(out.Result) == 0:
+		return "null"
+	}
+	return ui.Truncate(ui.Clean(clip(string(out.Result))), 200)
 }

@@ -54,11 +54,7 @@ recorded. A live run is joined, a finished one is just reported. Exits as apply 
 }
 
 func runResume(ctx context.Context, o *resumeOptions) error {
-	e, err := o.app.engine()
-	if err != nil {
-		return err
-	}
-	run, _, err := e.Find(ctx, o.run)
+	e, run, err := o.app.findRun(ctx, o.run)
 	if err != nil {
 		return err
 	}

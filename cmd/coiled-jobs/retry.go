@@ -58,11 +58,7 @@ What succeeded is kept. Exits as apply would have.`,
 }
 
 func runRetry(ctx context.Context, o *retryOptions) error {
-	e, err := o.app.engine()
-	if err != nil {
-		return err
-	}
-	run, _, err := e.Find(ctx, o.run)
+	e, run, err := o.app.findRun(ctx, o.run)
 	if err != nil {
 		return err
 	}

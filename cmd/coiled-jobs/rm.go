@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/engine"
 )
 
 // rmOptions are the arguments of rm.
@@ -29,31 +30,31 @@ func newRmCmd(a *app, runF func(context.Context, *rmOptions) error) *cobra.Comma
 }
 
 func runRm(ctx context.Context, o *rmOptions) error {
-	e, err := o.app.engine()
-	if err != nil {
-		return err
-	}
 	// All are looked up before one is deleted: a typo deletes nothing.
-	var runs []string
+	type found struct {
+		engine *engine.Engine
+		run    string
+	}
+	var runs []found
 	seen := map[string]bool{}
 	for _, ref := range o.runs {
-		run, _, err := e.Find(ctx, ref)
+		e, run, err := o.app.findRun(ctx, ref)
 		if err != nil {
 			return err
 		}
 		if !seen[run] {
 			seen[run] = true
-			runs = append(runs, run)
+			runs = append(runs, found{e, run})
 		}
 	}
-	for _, run := range runs {
-		if err := e.Remove(ctx, run); err != nil {
+	for _, f := range runs {
+		if err := f.engine.Remove(ctx, f.run); err != nil {
 			if cloud.KindOf(err) == cloud.KindConflict {
-				return usagef("run %s is live: end it first with: %s cancel %s", run, program, run)
+				return usagef("run %s is live: end it first with: %s cancel %s", f.run, program, f.run)
 			}
 			return err
 		}
-		fmt.Fprintf(o.app.messages, "deleted run %s\n", run)
+		fmt.Fprintf(o.app.messages, "deleted run %s\n", f.run)
 	}
 	return nil
 }

@@ -29,11 +29,7 @@ func newWaitCmd(a *app, runF func(context.Context, *waitOptions) error) *cobra.C
 }
 
 func runWait(ctx context.Context, o *waitOptions) error {
-	e, err := o.app.engine()
-	if err != nil {
-		return err
-	}
-	run, _, err := e.Find(ctx, o.run)
+	e, run, err := o.app.findRun(ctx, o.run)
 	if err != nil {
 		return err
 	}
