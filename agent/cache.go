@@ -88,12 +88,12 @@ func (a *Agent) identify(ctx context.Context, j *job) (*identity, error) {
 	}
 	parts["command"] = part(value.JSON(append(what, string(f.Result))))
 
-	code, err := a.codes.of(j.fn.name)
-	if err != nil {
-		return nil, err
+	code := a.codes.of(j.fn.name)
+	if code.err != nil {
+		return nil, code.err
 	}
-	if code.Hash != "" {
-		parts["code"] = code.Hash
+	if code.hash != "" {
+		parts["code"] = code.hash
 	}
 	if j.mapped {
 		x, err := a.itemIdentity(j.item)
@@ -287,9 +287,7 @@ func (a *Agent) recall(ctx context.Context, j *job) (*task.Outcome, error) {
 	if r.ResultAt != nil {
 		o.ResultAt = *r.ResultAt
 	}
-	if c, err := a.codes.of(j.fn.name); err == nil {
-		o.Code = c.Hash
-	}
+	o.Code = a.codes.of(j.fn.name).hash
 	a.note(ctx, j, Remembered{ID: r.ID, Run: r.Run, Function: r.Function, Index: r.Index, Finished: r.Finished})
 	return &o, nil
 }
@@ -297,8 +295,8 @@ func (a *Agent) recall(ctx context.Context, j *job) (*task.Outcome, error) {
 // finish completes the outcome of an attempt: outputs, identity, cache.
 func (s *slot) finish(ctx context.Context, j *job, o task.Outcome) task.Outcome {
 	a := s.a
-	code, _ := a.codes.of(j.fn.name)
-	o.Code = code.Hash
+	code := a.codes.of(j.fn.name)
+	o.Code = code.hash
 	if j.parts != nil {
 		o.ID = j.parts.id
 	}
@@ -315,7 +313,7 @@ func (s *slot) finish(ctx context.Context, j *job, o task.Outcome) task.Outcome 
 		return o
 	}
 	r := Remembered{ID: hex.EncodeToString(o.ID[:]), Run: a.run.ID, Function: j.fn.name, Index: j.index,
-		Finished: time.Now().UTC(), Result: o.Result, Outputs: outs, Parts: j.parts.parts, Files: code.Files}
+		Finished: time.Now().UTC(), Result: o.Result, Outputs: outs, Parts: j.parts.parts, Files: code.files}
 	if o.ResultAt.Key != "" {
 		// The run may be deleted before the cache is.
 		at := task.Span{Key: CacheKey(a.run.Pipeline.Name, j.fn.name, o.ID) + ".result", Len: o.ResultAt.Len}
@@ -341,9 +339,7 @@ func (s *slot) finish(ctx context.Context, j *job, o task.Outcome) task.Outcome 
 // note remembers what the work for an item was made of the last time.
 func (a *Agent) note(ctx context.Context, j *job, r Remembered) {
 	r.Parts = j.parts.parts
-	if c, err := a.codes.of(j.fn.name); err == nil {
-		r.Files = c.Files
-	}
+	r.Files = a.codes.of(j.fn.name).files
 	b, err := json.Marshal(r)
 	if err == nil {
 		err = a.run.Store.Put(ctx, LastKey(a.run.Pipeline.Name, j.fn.name, j.itemJSON), b)

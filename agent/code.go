@@ -19,16 +19,13 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/spec"
 )
 
-// Code is the program files of a function that lie in the pipeline's folder.
-type Code struct {
-	Hash  string            // of all of them; "" if there are none
-	Files map[string]string // path below the folder -> hash of the content
-}
-
 // CodeOf finds the code of a function: its Python module or the program files
 // that its text names (scripts and binaries, never data), the local modules
 // and scripts that these use, and the files of its cache setting.
-func CodeOf(f *spec.Function, dir string) (Code, error) {
+//
+// The hash is "" if there are none; files has the hash of each by its path
+// below the folder.
+func CodeOf(f *spec.Function, dir string) (hash string, files map[string]string, err error) {
 	s := &codeSearch{dir: dir, files: map[string]string{}}
 	switch {
 	case f.Python != nil:
@@ -56,23 +53,21 @@ func CodeOf(f *spec.Function, dir string) (Code, error) {
 	if f.Cache != nil {
 		for _, p := range f.Cache.Files {
 			if err := s.pattern(p); err != nil {
-				return Code{}, err
+				return "", nil, err
 			}
 		}
 	}
 	if s.err != nil {
-		return Code{}, s.err
+		return "", nil, s.err
 	}
-	c := Code{Files: s.files}
 	if len(s.files) == 0 {
-		return c, nil
+		return "", s.files, nil
 	}
 	h := sha256.New()
 	for _, name := range sortedKeys(s.files) {
 		_, _ = fmt.Fprintf(h, "%q %s\n", name, s.files[name])
 	}
-	c.Hash = hex.EncodeToString(h.Sum(nil)[:16])
-	return c, nil
+	return hex.EncodeToString(h.Sum(nil)[:16]), s.files, nil
 }
 
 func sortedKeys[V any](m map[string]V) []string {
@@ -353,25 +348,26 @@ type codeBook struct {
 }
 
 type codeEntry struct {
-	code Code
-	err  error
+	hash  string
+	files map[string]string
+	err   error
 }
 
 func newCodeBook(p *spec.Pipeline, dir string) *codeBook {
 	return &codeBook{p: p, dir: dir, by: map[string]codeEntry{}}
 }
 
-func (b *codeBook) of(fn string) (Code, error) {
+func (b *codeBook) of(fn string) codeEntry {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e, ok := b.by[fn]
 	if !ok {
 		f := b.p.Function(fn)
 		if f == nil {
-			return Code{}, fmt.Errorf("the pipeline has no function %q", fn)
+			return codeEntry{err: fmt.Errorf("the pipeline has no function %q", fn)}
 		}
-		e.code, e.err = CodeOf(f, b.dir)
+		e.hash, e.files, e.err = CodeOf(f, b.dir)
 		b.by[fn] = e
 	}
-	return e.code, e.err
+	return e
 }

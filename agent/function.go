@@ -21,6 +21,10 @@ import (
 // environment.
 const maxItemVar = 100 << 10
 
+// scriptVar begins the names of the variables that hold the values of
+// templates in scripts.
+const scriptVar = "__COILED_JOBS_"
+
 // ownVars are the variables of a task that never come from outside.
 var ownVars = []string{"RUN", "PIPELINE", "FUNCTION", "INDEX", "COUNT", "ATTEMPT", "ITEM", "ITEM_FILE", "RESULT", "NEEDS"}
 
@@ -145,6 +149,7 @@ func (fn *function) refs() spec.Refs {
 // fixEnv makes the part of the environment that all tasks share.
 func (fn *function) fixEnv() {
 	run, f := fn.a.run, fn.f
+	// Of a coordinator that is itself a task nothing is passed on but its token.
 	drop := map[string]bool{"TMPDIR": true, warden.Variable: true}
 	for _, n := range ownVars {
 		drop["COILED_JOBS_"+n] = true
@@ -185,7 +190,7 @@ func (fn *function) fixEnv() {
 		fn.fixed = append(fn.fixed, kv)
 	}
 	for _, kv := range run.BaseEnv {
-		if name, _, _ := strings.Cut(kv, "="); !drop[name] && name != "" {
+		if name, _, _ := strings.Cut(kv, "="); !drop[name] && name != "" && !strings.HasPrefix(name, scriptVar) {
 			put(kv)
 		}
 	}

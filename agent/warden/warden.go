@@ -122,7 +122,7 @@ type Keeper struct {
 func Start(cfg Config) (*Keeper, error) {
 	becomeSubreaper()
 	k := &Keeper{cfg: cfg, quit: make(chan struct{}), done: make(chan struct{})}
-	if len(cfg.Command) > 0 {
+	if len(cfg.Command) > 0 && cfg.Command[0] != "" {
 		if err := k.start(); err != nil {
 			return nil, fmt.Errorf("start the warden: %w", err)
 		}
