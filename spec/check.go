@@ -91,6 +91,13 @@ func (r *reporter) add(pr Problem, inDefaults bool) {
 	}
 	r.seen[pr] = true
 	if inDefaults {
+		// The same place is wrong for every function: the words may differ with
+		// the names that exist there.
+		place := Problem{Pos: pr.Pos}
+		if r.seen[place] && r.note != "" {
+			return
+		}
+		r.seen[place] = true
 		pr.Message += r.note
 	}
 	r.problems = append(r.problems, pr)
