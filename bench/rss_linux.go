@@ -1,0 +1,4 @@
+package main
+
+// rssUnit is the unit of ru_maxrss.
+const rssUnit = 1024
