@@ -39,8 +39,8 @@ func inOneFolder(n int) layout {
 type s3Server struct {
 	layout
 	delay time.Duration
-	http *http.Server
-	url  string
+	http  *http.Server
+	url   string
 }
 
 func startS3(l layout, delay time.Duration) (*s3Server, error) {
