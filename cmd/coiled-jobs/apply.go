@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -70,6 +73,18 @@ func (s *selection) options(cmd *cobra.Command, file string) (engine.ApplyOption
 	return o, nil
 }
 
+// checkFile makes a mistyped name of a pipeline file bad usage; everything else
+// that may be wrong with it is found by reading it.
+func checkFile(file string) error {
+	switch info, err := os.Stat(file); {
+	case errors.Is(err, fs.ErrNotExist):
+		return usagef("no file %s; \"%s init\" writes a first pipeline.yaml", file, program)
+	case err == nil && info.IsDir():
+		return usagef("%s is a folder; name the pipeline file in it", file)
+	}
+	return nil
+}
+
 // applyOptions are the flags of apply.
 type applyOptions struct {
 	app *app
@@ -118,6 +133,9 @@ standard output. Ctrl-C cancels the run.`,
 
 func runApply(ctx context.Context, o *applyOptions) error {
 	a := o.app
+	if err := checkFile(o.File); err != nil {
+		return err
+	}
 	e, err := a.engine()
 	if err != nil {
 		return err

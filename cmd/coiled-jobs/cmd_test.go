@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -100,7 +102,7 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	for _, hidden := range []string{"__coordinate", "serve", "no-help"} {
-		if strings.Contains(out, hidden) {
+		if strings.Contains(out, "\n  "+hidden+" ") {
 			t.Errorf("the help lists %s", hidden)
 		}
 	}
@@ -110,11 +112,15 @@ func TestHelp(t *testing.T) {
 func TestApplyFlags(t *testing.T) {
 	t.Parallel()
 	cost := 2.5
-	want := engine.ApplyOptions{File: "p.yaml", Params: map[string]string{"a": "1=2", "b": ""}, Cloud: "local", Functions: []string{"f", "g", "h"},
+	file := filepath.Join(t.TempDir(), "p.yaml")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := engine.ApplyOptions{File: file, Params: map[string]string{"a": "1=2", "b": ""}, Cloud: "local", Functions: []string{"f", "g", "h"},
 		Key: "k", NoCache: true, First: 3, Only: map[string][]int{"f": {1, 2}, "g": {0}}, MaxCost: &cost, Detach: true}
 	flags := []string{"--param", "a=1=2", "--param=b=", "--local", "--function", "f,g", "--function", "h", "--key", "k", "--detach", "--max-cost", "$2.50",
 		"--no-cache", "--first", "3", "--only", "f/1,2", "--only=g/0", "--yes", "--json", "--no-download", "--on-term", "leave"}
-	for _, args := range [][]string{append(append([]string{}, flags...), "p.yaml"), append([]string{"p.yaml"}, flags...)} {
+	for _, args := range [][]string{append(append([]string{}, flags...), file), append([]string{file}, flags...)} {
 		var got *applyOptions
 		cmd := newApplyCmd(newApp(nil, io.Discard, io.Discard, nil), func(_ context.Context, o *applyOptions) error { got = o; return nil })
 		execute(t, cmd, args)

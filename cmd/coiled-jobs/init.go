@@ -44,9 +44,9 @@ func runInit(_ context.Context, o *initOptions) error {
 		return fmt.Errorf("write %s: %w", firstFile, err)
 	}
 	fmt.Fprintf(o.app.messages, `wrote %[2]s; next:
-  %[1]s plan %[2]s              # what it would do
-  %[1]s apply %[2]s             # run it
-  %[1]s results latest square   # what came out
+  %[1]s plan %[2]s         # what it would do
+  %[1]s apply %[2]s        # run it
+  %[1]s results latest square      # what came out
 `, program, firstFile)
 	return nil
 }

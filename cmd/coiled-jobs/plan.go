@@ -46,6 +46,9 @@ func newPlanCmd(a *app, runF func(context.Context, *planOptions) error) *cobra.C
 
 func runPlan(ctx context.Context, o *planOptions) error {
 	a := o.app
+	if err := checkFile(o.File); err != nil {
+		return err
+	}
 	p, err := a.planner().Plan(ctx, o.ApplyOptions)
 	if err != nil {
 		return err
@@ -118,7 +121,7 @@ func (a *app) printPlan(r planner.Report) error {
 		}
 		t.Rows = append(t.Rows, row)
 	}
-	if err := a.printTable(t); err != nil || !isTerminal(a.stdout) {
+	if err := t.Write(a.stdout, a.style(a.stdout), width(a.stdout)); err != nil {
 		return err
 	}
 	line := ui.Plural(tasks, "task")

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/base64"
 	"encoding/csv"
+	"math"
 	"strconv"
 	"strings"
 
@@ -107,9 +108,12 @@ func appendRow(b []byte, r *row) []byte {
 		b = append(append(append(b, '"'), c...), '"')
 	}
 	b = append(b, `,"seconds":`...)
-	b = strconv.AppendFloat(b, r.Seconds, 'f', -1, 64)
+	b = append(b, seconds(r.Seconds)...)
 	return append(b, '}')
 }
+
+// seconds is a duration to the microsecond.
+func seconds(s float64) string { return strconv.FormatFloat(math.Round(s*1e6)/1e6, 'f', -1, 64) }
 
 // csvSink writes CSV. Items and results that are text stand as they are,
 // everything else as compact JSON.
@@ -125,7 +129,7 @@ func (s *csvSink) row(r *row) error {
 		item = value.Text(r.item)
 	}
 	return s.w.Write([]string{strconv.Itoa(r.Index), item, r.Status.String(), strconv.Itoa(r.Attempts), r.Cause.String(),
-		strconv.FormatFloat(r.Seconds, 'f', -1, 64), resultText(r.result)})
+		seconds(r.Seconds), resultText(r.result)})
 }
 
 func (s *csvSink) end() error {

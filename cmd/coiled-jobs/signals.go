@@ -12,7 +12,12 @@ import (
 // signalError is the cause with which a signal cancels the context.
 type signalError struct{ sig os.Signal }
 
-func (e *signalError) Error() string { return "got " + e.sig.String() }
+func (e *signalError) Error() string {
+	if e.sig == syscall.SIGINT {
+		return "Ctrl-C (SIGINT)"
+	}
+	return "SIGTERM"
+}
 
 // How long ending may take after a signal: a run that this process
 // coordinates gets what it needs, a command that only looks does not.
