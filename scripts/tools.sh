@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Builds the tools that tests and CI use, at the versions that tools/go.mod
+# pins, into .cache/bin:
+#
+#   scripts/tools.sh versitygw staticcheck govulncheck
+#
+# A tool that is there at its pinned version is left alone.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bin=$PWD/.cache/bin
+mkdir -p "$bin"
+
+package() {
+  case $1 in
+    versitygw) echo github.com/versity/versitygw/cmd/versitygw ;;
+    staticcheck) echo honnef.co/go/tools/cmd/staticcheck ;;
+    govulncheck) echo golang.org/x/vuln/cmd/govulncheck ;;
+    *) echo "tools.sh: no tool $1; there are versitygw, staticcheck and govulncheck" >&2; exit 2 ;;
+  esac
+}
+
+# What a tool was built from: the pins and the compiler.
+stamp=$(cat tools/go.mod tools/go.sum <(go version) | cksum)
+for tool in "$@"; do
+  path=$(package "$tool")
+  if [[ -x $bin/$tool && $(cat "$bin/.$tool.stamp" 2>/dev/null) == "$stamp" ]]; then
+    continue
+  fi
+  echo "building $tool" >&2
+  GOFLAGS="-buildvcs=false" GOOS='' GOARCH='' CGO_ENABLED=0 go -C tools build -o "$bin/$tool" "$path"
+  echo "$stamp" >"$bin/.$tool.stamp"
+done
