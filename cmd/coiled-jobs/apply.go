@@ -136,7 +136,7 @@ func runApply(ctx context.Context, o *applyOptions) error {
 	if err := checkFile(o.File); err != nil {
 		return err
 	}
-	e, err := a.engine()
+	e, err := a.engine(ctx)
 	if err != nil {
 		return err
 	}

@@ -55,12 +55,12 @@ func (a *app) completeRuns(cmd *cobra.Command, args []string, prefix string) ([]
 	if len(args) > 0 && !strings.HasSuffix(cmd.Use, "...") {
 		return nil, none
 	}
-	e, err := a.engine()
+	ctx, cancel := context.WithTimeout(context.Background(), completeTimeout)
+	defer cancel()
+	e, err := a.engine(ctx)
 	if err != nil {
 		return nil, none
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), completeTimeout)
-	defer cancel()
 	runs, err := e.Runs(ctx, false)
 	if err != nil {
 		return nil, none
@@ -83,12 +83,12 @@ func (a *app) completeTasks(cmd *cobra.Command, args []string, prefix string) ([
 	if len(args) > 1 {
 		return nil, none
 	}
-	e, err := a.engine()
+	ctx, cancel := context.WithTimeout(context.Background(), completeTimeout)
+	defer cancel()
+	e, err := a.engine(ctx)
 	if err != nil {
 		return nil, none
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), completeTimeout)
-	defer cancel()
 	run, store, err := e.Find(ctx, args[0])
 	if err != nil {
 		return nil, none

@@ -95,7 +95,7 @@ func (a *app) printChecks(checks []check) error {
 // checkStore writes, reads and deletes an object.
 func (a *app) checkStore(ctx context.Context) check {
 	c := check{Name: "store", State: "fail", Advice: "set COILED_JOBS_STORE or --store to a folder that can be written"}
-	e, err := a.engine()
+	e, err := a.engine(ctx)
 	if err != nil {
 		c.Detail = err.Error()
 		return c

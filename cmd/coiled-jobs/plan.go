@@ -49,7 +49,7 @@ func runPlan(ctx context.Context, o *planOptions) error {
 	if err := checkFile(o.File); err != nil {
 		return err
 	}
-	p, err := a.planner().Plan(ctx, o.ApplyOptions)
+	p, err := a.planner(ctx).Plan(ctx, o.ApplyOptions)
 	if err != nil {
 		return err
 	}

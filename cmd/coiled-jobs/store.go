@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,8 +10,10 @@ import (
 	"strings"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/cloud/aws"
 	"github.com/coiled-jobs/coiled-jobs/cloud/local"
 	"github.com/coiled-jobs/coiled-jobs/engine"
+	"github.com/coiled-jobs/coiled-jobs/planner"
 )
 
 // errNoBuckets is what stores in a bucket get.
@@ -18,7 +21,7 @@ var errNoBuckets = errors.New("stores in a bucket come with the EC2 backend, whi
 
 // engine wires the parts together. It opens the store, so it is called by
 // commands that need one, when they need it.
-func (a *app) engine() (*engine.Engine, error) {
+func (a *app) engine(ctx context.Context) (*engine.Engine, error) {
 	state, err := a.stateDir()
 	if err != nil {
 		return nil, err
@@ -33,7 +36,7 @@ func (a *app) engine() (*engine.Engine, error) {
 	}
 	return &engine.Engine{
 		Store: store, StateDir: state, Environ: a.environ, Exe: exe, Version: buildVersion(), Owner: a.owner(),
-		Stderr: a.messages, OpenStore: a.openStore,
+		Stderr: a.messages, OpenStore: a.openStore, S3: openS3(ctx),
 	}, nil
 }
 
@@ -97,6 +100,11 @@ func (a *app) owner() string {
 }
 
 // planner is an engine that can only plan: it needs no store and no home.
-func (a *app) planner() *engine.Engine {
-	return &engine.Engine{Environ: a.environ, Version: buildVersion(), Stderr: a.messages}
+func (a *app) planner(ctx context.Context) *engine.Engine {
+	return &engine.Engine{Environ: a.environ, Version: buildVersion(), Stderr: a.messages, S3: openS3(ctx)}
+}
+
+// openS3 gives access to S3 when a map first asks for it.
+func openS3(ctx context.Context) func() (planner.S3, error) {
+	return func() (planner.S3, error) { return aws.NewS3(ctx) }
 }
