@@ -14,6 +14,8 @@ const (
 	// maxWork bounds the values that are looked at, with defaults repeated for
 	// every function.
 	maxWork = 500_000
+	// maxFunctions bounds the functions of a file.
+	maxFunctions = 5000
 	// maxCompared bounds the names that are compared for suggestions.
 	maxCompared = 200_000
 )

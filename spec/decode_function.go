@@ -82,6 +82,10 @@ func (d *decoder) pipelineFunctions(p *Pipeline, given map[string]*node, secrets
 		} else if n.kind == mappingNode && len(n.pairs) == 0 {
 			d.report(n.pos, at, "there are no functions: expected %s", s.what)
 		}
+		if len(n.pairs) > maxFunctions {
+			d.report(n.pos, at, "%d functions, at most %d are possible: use one function with a map", len(n.pairs), maxFunctions)
+			return
+		}
 		d.byName, d.mapped = map[string]*funcScope{}, map[string]bool{}
 		for i := range n.pairs {
 			pr := &n.pairs[i]

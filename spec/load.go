@@ -16,10 +16,12 @@ func Load(file string) (*Document, error) {
 		return nil, err
 	}
 	doc, problems := Parse(src, file)
-	if err := problems.Err(); err != nil {
-		return nil, err
+	if problems.Err() == nil {
+		return doc, nil
 	}
-	return doc, nil
+	// With an error there will be no other Bind: say all that can be said.
+	_, problems = doc.Bind(BindOptions{Lenient: true})
+	return nil, problems
 }
 
 func readFile(file string) ([]byte, error) {

@@ -24,9 +24,9 @@ func (s *source) explain(err error) Problem {
 			return p
 		}
 	}
-	text := s.line(last)
+	text := s.line(first)
 	off := max(0, errorOffset(msg, text))
-	return Problem{Pos: s.at(last, utf8.RuneCountInString(text[:off])+1), Message: "not valid YAML: " + yamlAdvice(msg, text)}
+	return Problem{Pos: s.at(first, utf8.RuneCountInString(text[:off])+1), Message: "not valid YAML: " + yamlAdvice(msg, text)}
 }
 
 // splitYAMLError cuts "yaml: line 3: message" into 3 and "message".
@@ -80,6 +80,7 @@ func (s *source) locate(reported int, msg string) (first, last int) {
 	clamp := func(n int) int { return max(1, min(n, len(s.lines))) }
 	switch {
 	case len(s.text) > maxLocate:
+		// Scanner errors name the line, parser errors the one before.
 		return clamp(reported), clamp(reported + 1)
 	case msg == "found unexpected end of stream", strings.HasPrefix(msg, "could not find expected ':'"):
 		// The parser names the line where the text starts, but not if that is
@@ -92,6 +93,16 @@ func (s *source) locate(reported int, msg string) (first, last int) {
 		}
 		return 1, 1
 	}
+	if strings.HasPrefix(msg, "did not find expected ',' or") {
+		// The parser names the line before the bracket, counting from zero. A
+		// prefix that ends inside any brackets fails in the same way, so the
+		// search below would not help.
+		first = clamp(reported + 1)
+		if reported == 0 || !strings.ContainsAny(s.line(first), "[{") {
+			first = 1
+		}
+		return first, s.blockEnd(first)
+	}
 	lo, hi := 0, len(s.lines)
 	for hi-lo > 1 {
 		if mid := (lo + hi) / 2; fails(mid) {
@@ -101,6 +112,20 @@ func (s *source) locate(reported int, msg string) (first, last int) {
 		}
 	}
 	return hi, hi
+}
+
+// blockEnd is the last line of what starts in a line and is indented deeper.
+func (s *source) blockEnd(line int) int {
+	indent := func(text string) int { return len(text) - len(strings.TrimLeft(text, " ")) }
+	start, end := indent(s.line(line)), line
+	for n := line + 1; n <= len(s.lines); n++ {
+		text := s.line(n)
+		if strings.TrimSpace(text) != "" && indent(text) <= start {
+			break
+		}
+		end = n
+	}
+	return end
 }
 
 // suspicious looks for what people write without the quotes it needs.

@@ -16,10 +16,12 @@ type source struct {
 	text  []byte // without a byte order mark
 	lines []int  // offset of each line
 	ascii bool
-	// The last answer of offset: nodes come in the order of the file, and a
-	// file may be one long line.
-	lastLine, lastCol, lastOff int
+	// The last place that was looked for: places come mostly in the order of
+	// the file, and a file may be one long line.
+	mark mark
 }
+
+type mark struct{ line, col, off int }
 
 var utf8BOM = []byte("\xef\xbb\xbf")
 
@@ -72,14 +74,14 @@ func (s *source) offset(line, col int) int {
 		return min(start+col-1, len(s.text))
 	}
 	c, off := 1, start
-	if line == s.lastLine && col >= s.lastCol {
-		c, off = s.lastCol, s.lastOff
+	if m := s.mark; m.line == line && m.col <= col {
+		c, off = m.col, m.off
 	}
 	for ; c < col && off < len(s.text); c++ {
 		_, n := utf8.DecodeRune(s.text[off:])
 		off += n
 	}
-	s.lastLine, s.lastCol, s.lastOff = line, col, off
+	s.mark = mark{line, col, off}
 	return off
 }
 
@@ -93,7 +95,16 @@ func (s *source) posOf(off int) Pos {
 			hi = mid
 		}
 	}
-	return s.at(lo+1, utf8.RuneCount(s.text[s.lines[lo]:off])+1)
+	if s.ascii {
+		return s.at(lo+1, off-s.lines[lo]+1)
+	}
+	start, col := s.lines[lo], 1
+	if m := s.mark; m.line == lo+1 && m.off <= off {
+		start, col = m.off, m.col
+	}
+	col += utf8.RuneCount(s.text[start:off])
+	s.mark = mark{lo + 1, col, off}
+	return s.at(lo+1, col)
 }
 
 // line is the text of a line without its break.
