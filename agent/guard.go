@@ -15,9 +15,11 @@ type guard struct {
 	ch      *child
 	timeout time.Duration
 	started time.Time
-	cause   task.Cause // why it is being ended; NoCause: it is not
-	killAt  time.Time
-	killed  bool
+	// allowance is added to the timeout of the first call of an interpreter.
+	allowance time.Duration
+	cause     task.Cause // why it is being ended; NoCause: it is not
+	killAt    time.Time
+	killed    bool
 }
 
 // next is when check wants to be called again.
@@ -28,7 +30,7 @@ func (g *guard) next() time.Time {
 	case g.cause != task.NoCause:
 		return g.killAt
 	case g.timeout > 0:
-		return g.started.Add(g.timeout)
+		return g.started.Add(g.timeout + g.allowance)
 	}
 	return time.Time{}
 }
@@ -41,7 +43,7 @@ func (g *guard) check(now time.Time) {
 			g.ch.signal(syscall.SIGKILL)
 			g.killed = true
 		}
-	case g.timeout > 0 && now.Sub(g.started) >= g.timeout:
+	case g.timeout > 0 && now.Sub(g.started) >= g.timeout+g.allowance:
 		g.end(task.CauseTimeout, now.Add(g.a.graceTimeout))
 	}
 }

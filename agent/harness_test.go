@@ -261,7 +261,9 @@ func texts(s ...string) list {
 	return l
 }
 
-func indent(s string) string { return "      " + strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n      ") + "\n" }
+func indent(s string) string {
+	return "      " + strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n      ") + "\n"
+}
 
 func sortedStrings(s []string) []string { sort.Strings(s); return s }
 

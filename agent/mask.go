@@ -80,6 +80,9 @@ func (m *masker) write(b []byte) []byte {
 		m.out = append(m.out, in[:at]...)
 		m.out = append(m.out, stars...)
 		in = in[at+len(secret):]
+		if tail > len(in) {
+			tail = len(in) - m.partial(in) // it overlapped with what was replaced
+		}
 	}
 	m.out = append(m.out, in[:len(in)-tail]...)
 	m.held = append([]byte(nil), in[len(in)-tail:]...)

@@ -18,6 +18,9 @@ const (
 	quickCall  = 0.002
 	batchTime  = 0.010
 	batchCalls = 64
+	// startAllowance is how long an interpreter may take to start, which is not
+	// the task's time.
+	startAllowance = 30 * time.Second
 )
 
 // batch is calls that a worker has been sent.
@@ -133,6 +136,9 @@ func (s *slot) runBatch(ctx context.Context, w *worker, jobs []*job) []*job {
 		frame = w.appendCall(frame, j)
 	}
 	frame = append(frame, ']')
+	if !w.ready {
+		b.g.allowance = startAllowance
+	}
 	b.showLive()
 	s.logDue = now.Add(followEvery)
 	if w.send(frame, func() bool { return ctx.Err() != nil }) == nil {
@@ -164,6 +170,9 @@ func (b *batch) wait(ctx context.Context) {
 		look = b.g.started.Add(pause)
 	}
 	for {
+		if !w.ready && look.IsZero() && b.g.timeout > 0 {
+			look = b.g.started.Add(min(b.g.timeout, followEvery)) // to learn when it was ready
+		}
 		until := earliest(earliest(b.g.next(), s.due()), look)
 		// Only the last call of a batch can be followed: of the others nobody
 		// knows yet where their output ends.
@@ -191,7 +200,7 @@ func (b *batch) wait(ctx context.Context) {
 				b.g.cancel(now)
 			}
 		}
-		if !look.IsZero() && !now.Before(look) || b.g.timeout > 0 && now.Sub(b.g.started) >= b.g.timeout {
+		if !look.IsZero() && !now.Before(look) || b.g.timeout > 0 && !now.Before(b.g.started.Add(b.g.timeout)) {
 			if b.collect(ctx) {
 				pause = reportAfter
 			} else {
@@ -200,7 +209,7 @@ func (b *batch) wait(ctx context.Context) {
 			if !look.IsZero() {
 				look = now.Add(pause)
 			}
-			if b.next == len(b.jobs) {
+			if b.next == len(b.jobs) || len(b.jobs) == 1 && w.ready {
 				look = time.Time{}
 			}
 		}
@@ -243,6 +252,12 @@ func (b *batch) collect(ctx context.Context) bool {
 	})
 	if err != nil && b.s.failure == nil {
 		b.s.failure = err
+	}
+	if b.g.allowance > 0 && b.w.ready {
+		b.g.allowance = 0
+		if at := time.Unix(0, b.w.helloAt); b.next == before && at.After(b.g.started) {
+			b.g.started = at
+		}
 	}
 	if b.next > before {
 		b.showLive()

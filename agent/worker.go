@@ -62,6 +62,7 @@ type worker struct {
 	mask   masker
 
 	ready   bool // it has said hello
+	helloAt int64
 	path    string
 	seq     int
 	baseRSS int64
@@ -254,7 +255,7 @@ func (w *worker) collect(fn func(*record)) error {
 			b = b[size:]
 			if r.kind == replyHello {
 				w.ready = true
-				w.logEnd = r.logEnd
+				w.logEnd, w.helloAt = r.logEnd, r.started
 				continue
 			}
 			fn(r)

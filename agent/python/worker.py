@@ -203,6 +203,9 @@ class Worker:
         st = os.fstat(1)
         self.log_file = (st.st_dev, st.st_ino)
         self.cwd = os.getcwd()
+        # Line by line: in order with what others write to the same file, and
+        # nothing is lost in a crash.
+        sys.stdout.reconfigure(line_buffering=True)
         self.out, self.err = sys.stdout, Tail(sys.stderr)
         sys.stderr = self.err
         self.base = dict(os.environ._data)
