@@ -330,7 +330,7 @@ func TestCondition(t *testing.T) {
 		`true && ${{ true }}`:              `p.yaml:1:9: ${{ inside a condition: the whole condition is an expression already; leave the braces out`,
 		`params.year`:                      `p.yaml:1:1: the condition ${{ params.year }} gives a number, it must be true or false`,
 		`  ${{ params.year + 1 }}`:         `p.yaml:1:7: the condition ${{ params.year + 1 }} gives a number, it must be true or false`,
-		` ${{ params.quark == 1 }}`:         `p.yaml:1:6: unknown parameter params.quark; there are list, name, on, tip, year`,
+		` ${{ params.quark == 1 }}`:        `p.yaml:1:6: unknown parameter params.quark; there are list, name, on, tip, year`,
 		`item.name endsWith`:               `p.yaml:1:18: the expression ends too early`,
 		`params.name == "x" ? "a" : "b"  `: `p.yaml:1:1: the condition ${{ params.name == "x" ? "a" : "b" }} gives text, it must be true or false`,
 	} {

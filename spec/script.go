@@ -79,6 +79,9 @@ func ParseScript(src string, shell []string, at func(off int) Pos, sc *Scope) (*
 		return nil, problems
 	}
 	s.rewrite(h, found, exprs)
+	if why := checkReferences(s.text, lang); why != "" {
+		return one(spans[0].start, "the templates of this script cannot be replaced safely ("+why+"); put the values into env and use these variables")
+	}
 	return s, nil
 }
 

@@ -92,6 +92,9 @@ func (p *placer) leaf(n syntax.Node) {
 		if reason == "" && where != placeSingle && p.escaped(from, p.at[i]) {
 			reason = "a backslash stands directly before it: write \\\\ for a backslash, nothing for none"
 		}
+		if reason == "" && p.lang == syntax.LangZsh && where == placeBare && strings.Contains(p.text[from:to], "(") {
+			reason = "zsh could take it for a part of a pattern that runs code"
+		}
 		if reason == "" && where == placeDollar && strings.HasSuffix(p.text[from:p.at[i]], `\c`) {
 			reason = inUnclear
 		}

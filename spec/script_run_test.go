@@ -66,6 +66,15 @@ var shellContexts = []struct{ name, script, want string }{
 	{"separator", `(IFS=' :ab'; printf '[%s]' ${{ item }} x${{ item }})`, "[V][xV]"},
 	{"continued line", "printf '[%s]' \\\n  ${{ item }} \\\n  'x'", "[V][x]"},
 	{"background", `printf '[%s]' ${{ item }} & wait`, "[V]"},
+	{"here-document in a substitution", "printf '[%s]' \"$(cat <<EOF\n${{ item }}.\nEOF\n)\"", "[V.]"},
+	{"carriage returns", "printf '[%s]' ${{ item }} \"${{ item }}\" #\r\n:", "[V][V]"},
+	{"wide characters", "printf '[%s]' é€${{ item }}é\"€${{ item }}\"", "[é€Vé€V]"},
+	{"not a comment", `printf '[%s]' ${{ item }}#x`, "[V#x]"},
+	{"pattern around", `case "a${{ item }}b" in *${{ item }}*) printf yes;; esac`, "yes"},
+	{"single quotes in a default", `printf '[%s]' ${U:-a'b ${{ item }}'c}`, "[ab Vc]"},
+	{"continued in quotes", "printf '[%s]' \"a \\\n${{ item }}\"", "[a V]"},
+	{"subshell in a function", "h() ( printf '[%s]' \"$@\" '${{ item }}' ); h ${{ item }}", "[V][V]"},
+	{"and-or", `false || printf '[%s]' ${{ item }} && printf '[%s]' "${{ item }}"`, "[V][V]"},
 	{"index", `printf '[%s]' item-${{ index }}-${{ count }}`, "[item-3-10]"},
 }
 
@@ -107,37 +116,40 @@ func TestScriptValuesArrive(t *testing.T) {
 		if shell[0] == "bash" {
 			contexts = append(contexts[:len(contexts):len(contexts)], bashContexts...)
 		}
-		// One script with all contexts: also more work for the parser.
-		var src, names, wants []string
-		for _, c := range contexts {
-			src = append(src, c.script)
-			names = append(names, c.name)
-			wants = append(wants, c.want)
-		}
-		s, problems := ParseScript(strings.Join(src, "\nprintf '\\036'\n")+"\n", shell, exprAt, fullScope())
-		if len(problems) > 0 {
-			t.Fatalf("%v: %v", shell, problems)
-		}
-		for _, v := range hostile {
-			env := fullEnv(v)
-			got, dir := runScript(t, bin, tt.run[1:], s, env)
-			outs := strings.Split(got, "\x1e")
-			if len(outs) != len(wants) {
-				t.Errorf("%v %q: %d outputs instead of %d: %q", tt.run, v, len(outs), len(wants), got)
-				continue
+		t.Run(strings.Join(tt.run, " "), func(t *testing.T) {
+			t.Parallel()
+			// One script with all contexts: also more work for the parser.
+			var src, names, wants []string
+			for _, c := range contexts {
+				src = append(src, c.script)
+				names = append(names, c.name)
+				wants = append(wants, c.want)
 			}
-			for i, want := range wants {
-				if names[i] == "regular expression" && v == "" {
+			s, problems := ParseScript(strings.Join(src, "\nprintf '\\036'\n")+"\n", shell, exprAt, fullScope())
+			if len(problems) > 0 {
+				t.Fatalf("%v: %v", shell, problems)
+			}
+			for _, v := range hostile {
+				env := fullEnv(v)
+				got, dir := runScript(t, bin, tt.run[1:], s, env)
+				outs := strings.Split(got, "\x1e")
+				if len(outs) != len(wants) {
+					t.Errorf("%v %q: %d outputs instead of %d: %q", tt.run, v, len(outs), len(wants), got)
 					continue
 				}
-				if want = strings.ReplaceAll(want, "V", v); outs[i] != want {
-					t.Errorf("%v %q %s: got %q, want %q", tt.run, v, names[i], outs[i], want)
+				for i, want := range wants {
+					if names[i] == "regular expression" && v == "" {
+						continue
+					}
+					if want = strings.ReplaceAll(want, "V", v); outs[i] != want {
+						t.Errorf("%v %q %s: got %q, want %q", tt.run, v, names[i], outs[i], want)
+					}
+				}
+				if files, _ := filepath.Glob(filepath.Join(dir, "*")); len(files) != 1 {
+					t.Errorf("%v %q: something was executed or written: %q", tt.run, v, files)
 				}
 			}
-			if files, _ := filepath.Glob(filepath.Join(dir, "*")); len(files) != 1 {
-				t.Errorf("%v %q: something was executed or written: %q", tt.run, v, files)
-			}
-		}
+		})
 	}
 }
 
@@ -162,6 +174,22 @@ func runScript(t *testing.T, bin string, args []string, s *Script, env *Env) (ou
 		t.Errorf("%s %q: %v: %s\n%s", bin, vars, err, stderr.String(), text)
 	}
 	return stdout.String(), dir
+}
+
+// Offsets hold in scripts with very long lines and very many of them.
+func TestScriptLongSource(t *testing.T) {
+	t.Parallel()
+	src := "printf '[%s]' " + strings.Repeat("x", 70000) + " ${{ item }} '${{ item }}' | tail -c +70003\n" +
+		strings.Repeat("\n", 40000) + "printf '[%s]' ${{ item }} '${{ item }}'"
+	s, problems := ParseScript(src, nil, exprAt, fullScope())
+	if len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	for _, v := range []string{"a b", "$(touch pwned)", "'"} {
+		if got, _ := runScript(t, "bash", nil, s, fullEnv(v)); got != strings.Repeat("["+v+"]", 4) {
+			t.Errorf("got %q", got)
+		}
+	}
 }
 
 // A redirection to a templated file makes exactly that file.
@@ -208,11 +236,9 @@ func FuzzScript(f *testing.F) {
 			if len(vars) == 0 && !HasTemplate(src) && text != src {
 				t.Fatalf("%q became %q", src, text)
 			}
-			// What was put in is still a script.
-			if lang, _ := shellLang(shell); len(vars) > 0 {
-				if _, err := parseShell(text, lang); err != nil {
-					t.Fatalf("%q became %q: %v", src, text, err)
-				}
+			// Every variable is used.
+			if refs := strings.Count(text, "${"+scriptVar); len(vars) > refs {
+				t.Fatalf("%v %q became %q", shell, src, text)
 			}
 		}
 	})
