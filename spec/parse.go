@@ -22,8 +22,7 @@ type Document struct {
 // problem is an error it is of no use but for Bind, which would give the same
 // problems and more.
 func Parse(src []byte, file string) (*Document, Problems) {
-	doc := &Document{File: file, Source: src, compiled: map[compileKey]*compiledNode{}}
-	doc.root, doc.tree = readTree(src, file)
+	doc := readDocument(src, file)
 	p, problems := doc.decode(BindOptions{Lenient: true}, false)
 	doc.Name, doc.ParamDefs = p.Name, p.ParamDefs
 	return doc, problems
@@ -32,9 +31,14 @@ func Parse(src []byte, file string) (*Document, Problems) {
 // Validate gives every problem of a file that can be found without the values
 // of required parameters.
 func Validate(src []byte, file string) Problems {
-	doc, _ := Parse(src, file)
-	_, problems := doc.Bind(BindOptions{Lenient: true})
+	_, problems := readDocument(src, file).Bind(BindOptions{Lenient: true})
 	return problems
+}
+
+func readDocument(src []byte, file string) *Document {
+	doc := &Document{File: file, Source: src, compiled: map[compileKey]*compiledNode{}}
+	doc.root, doc.tree = readTree(src, file)
+	return doc
 }
 
 // decode reads the tree. Without values, no parameter has one, not even its

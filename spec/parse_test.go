@@ -59,10 +59,13 @@ func TestParseJunk(t *testing.T) {
 		{"1 MB of tabs", strings.Repeat("\t", 1_000_000), "p.yaml:1:1: a tab in the indentation"},
 		{"1 MB on one line, not ASCII", "name: é\nx: [" + strings.Repeat("é,", 340_000) + "]", "p.yaml:1:7: name:"},
 		{"1 MB in quotes without an end", "name: \"" + strings.Repeat("a b\n", 250_000), "p.yaml:"},
-		{"defaults times functions", "name: x\ndefaults: {env: {" + envVars(20_000) + "}}\nfunctions:\n" + functionsNamed(20_000), "too many values: with defaults"},
-		{"defaults merged into functions", "name: x\ndefaults: {env: {" + envVars(20_000) + "}}\nfunctions:\n" + strings.ReplaceAll(functionsNamed(10_000), "run: x", "run: x, env: {A: x}"), "too many values: with defaults"},
-		{"env times functions", "name: x\nenv: {" + envVars(20_000) + "}\nfunctions:\n" + functionsNamed(20_000), "too many values: with defaults"},
-		{"typos in needs of many functions", typos(12_000), "no function"},
+		{"defaults times functions", "name: x\ndefaults: {env: {" + envVars(20_000) + "}}\nfunctions:\n" + functionsNamed(4_900), "too many values: with defaults"},
+		{"defaults merged into functions", "name: x\ndefaults: {env: {" + envVars(20_000) + "}}\nfunctions:\n" + strings.ReplaceAll(functionsNamed(4_900), "run: x", "run: x, env: {A: x}"), "too many values: with defaults"},
+		{"too many functions", "name: x\nfunctions:\n" + functionsNamed(20_000), "20000 functions, at most 5000 are possible"},
+		{"templates without end", "name: x\nparams: {a: 1}\nfunctions: {a: {run: x, env: {A: \"é" + strings.Repeat("${{ params.a }} ", 55_000) + "\"}}}", "more than 1000 templates"},
+		{"templates on one line", "name: x\nfunctions: {a: {run: x, map: {items: [é, " + strings.Repeat("\"${{ params.b }}\", ", 50_000) + "]}}}", "unknown parameter params.b"},
+		{"env times functions", "name: x\nenv: {" + envVars(20_000) + "}\nfunctions:\n" + functionsNamed(4_900), "too many values: with defaults"},
+		{"typos in needs of many functions", typos(4_900), "no function"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
