@@ -80,7 +80,7 @@ func recoverImage(data []byte) (recs [][]byte, file []byte, err error) {
 }
 
 func testImage(t testing.TB) journalImage {
-	return makeImage(t, []string{"a", "", "ccc"}, []string{"second group"}, []string{strings.Repeat("x", 700), "y", strings.Repeat("z", 900)},
+	return makeImage(t, []string{"a", "", "ccc"}, []string{"second group"}, []string{strings.Repeat("x", 500), "y", strings.Repeat("z", 100)},
 		[]string{"fourth", "\x00\x00\x01", "sixth"})
 }
 
@@ -94,7 +94,7 @@ func TestTornAtEveryOffset(t *testing.T) {
 		for want < len(im.ends) && im.ends[want] <= int64(n) {
 			want++
 		}
-		for _, tail := range []string{"", "\x00", strings.Repeat("\x00", 2000), "garbage", strings.Repeat("\xff", 100)} {
+		for _, tail := range []string{"", "\x00", strings.Repeat("\x00", 600), "garbage", strings.Repeat("\xff", 100)} {
 			if n == 0 && tail != "" && tail[0] != 0 {
 				continue // a file that is not a journal at all
 			}
@@ -352,10 +352,11 @@ func (f *memFile) Close() error    { return nil }
 func TestJournalOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	full := testImage(t)
+	path := filepath.Join(t.TempDir(), "j")
 	for room := range len(full.data) {
 		for _, truncErr := range []error{nil, syscall.EIO} {
 			f := &memFile{room: room, limited: true, truncErr: truncErr}
-			j, err := newJournal(f, filepath.Join(t.TempDir(), "j"))
+			j, err := newJournal(f, path)
 			if err != nil {
 				t.Fatal(err)
 			}
