@@ -19,8 +19,8 @@ import (
 // Limits of one evaluation.
 const (
 	maxElements = 10_000_000       // list elements it may make
-	maxTicks    = 20_000_000       // steps of its loops
-	maxGrown    = 1 << 30          // bytes of text its loops may make
+	maxTicks    = 10_000_000       // steps of its loops
+	maxGrown    = 256 << 20        // bytes of text its loops may make
 	maxTime     = 20 * time.Second // in loops
 )
 
