@@ -223,9 +223,15 @@ func (s *Summary) next(b *strings.Builder, st Style) {
 		add("wait "+run, "wait for its end")
 		add("cancel "+run, "end it")
 	}
+	WriteNext(b, st, lines)
+}
+
+// WriteNext writes commands with what they are for; nothing if there are none.
+func WriteNext(w io.Writer, st Style, lines [][2]string) {
 	if len(lines) == 0 {
 		return
 	}
+	var b strings.Builder
 	b.WriteString("\nnext:\n")
 	wide := 0
 	for _, l := range lines {
@@ -234,4 +240,5 @@ func (s *Summary) next(b *strings.Builder, st Style) {
 	for _, l := range lines {
 		b.WriteString("  " + pad(l[0], wide, false) + "  " + st.Dim("# "+l[1]) + "\n")
 	}
+	_, _ = io.WriteString(w, b.String()) // into memory, or the last thing that is said
 }

@@ -159,6 +159,7 @@ type tableSink struct {
 	wide  [4]int // index, item, status, time
 	total int    // columns of the terminal; 0: no terminal
 	ready bool
+	items bool // there are items: the function is mapped
 }
 
 type tableRow struct{ index, item, status, time, result string }
@@ -178,6 +179,7 @@ func (s *tableSink) begin() error {
 func (s *tableSink) row(r *row) error {
 	t := tableRow{index: strconv.Itoa(r.Index), status: r.Status.String(), time: ui.Seconds(r.Seconds)}
 	if r.hasItem {
+		s.items = true
 		t.item = ui.Clean(clip(value.Text(r.item)))
 	}
 	if c := r.Cause.String(); c != "" {
@@ -221,7 +223,7 @@ func (s *tableSink) write(t tableRow, head bool) error {
 		status = st.Status(name, status)
 	}
 	line := left(t.index, s.wide[0]) + "  "
-	if s.wide[1] > len("ITEM") || t.item != "" {
+	if s.items {
 		line += pad(ui.Truncate(t.item, s.wide[1]), s.wide[1]) + "  "
 	}
 	line += status + "  " + left(t.time, s.wide[3]) + "  " + t.result

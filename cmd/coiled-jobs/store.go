@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -85,18 +86,21 @@ func (a *app) stateDir() (string, error) {
 
 // owner is who starts runs: user@host.
 func (a *app) owner() string {
-	user := a.getenv("USER")
-	if user == "" {
-		user = a.getenv("LOGNAME")
+	name := a.getenv("USER")
+	if name == "" {
+		name = a.getenv("LOGNAME")
 	}
-	if user == "" {
-		user = fmt.Sprintf("uid%d", os.Getuid())
+	if u, err := user.Current(); name == "" && err == nil {
+		name = u.Username
+	}
+	if name == "" {
+		name = fmt.Sprintf("uid%d", os.Getuid())
 	}
 	host, err := os.Hostname()
 	if err != nil {
 		host = "localhost"
 	}
-	return user + "@" + host
+	return name + "@" + host
 }
 
 // planner is an engine that can only plan: it needs no store and no home.

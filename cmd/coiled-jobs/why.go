@@ -128,9 +128,9 @@ func logTail(ctx context.Context, v *executor.View, ref taskRef) ([]byte, error)
 
 // whyNext names the commands that go on from here.
 func whyNext(w io.Writer, v *runView, ref taskRef, t executor.TaskReport, r executor.Report, st ui.Style) {
-	var next []string
+	var next [][2]string
 	add := func(what, format string, args ...any) {
-		next = append(next, "  "+program+" "+ui.Clean(fmt.Sprintf(format, args...))+"  "+st.Dim("# "+what))
+		next = append(next, [2]string{program + " " + ui.Clean(fmt.Sprintf(format, args...)), what})
 	}
 	if t.Attempts > 0 {
 		add("all it printed", "logs %s %s", v.run, v.label(ref))
@@ -141,7 +141,5 @@ func whyNext(w io.Writer, v *runView, ref taskRef, t executor.TaskReport, r exec
 			add("after a fix, run again what failed", "retry %s", v.run)
 		}
 	}
-	if len(next) > 0 {
-		fmt.Fprintf(w, "\nnext:\n%s\n", strings.Join(next, "\n"))
-	}
+	ui.WriteNext(w, st, next)
 }
