@@ -97,7 +97,11 @@ func (e *Engine) begin(ctx context.Context, h *executor.Header, p *spec.Pipeline
 
 func (s *session) run(ctx, work context.Context, stopWork context.CancelFunc, scratch string) {
 	worked := make(chan error, 1)
-	go func() { worked <- s.agent.Work(work) }()
+	go func() {
+		err := s.agent.Work(work)
+		s.coord.AgentsDone(err)
+		worked <- err
+	}()
 	s.report, s.err = s.coord.Run(ctx)
 	err := <-worked
 	stopWork()

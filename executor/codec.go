@@ -317,7 +317,8 @@ const (
 	evRetry       eventKind = "retry"       // failed tasks are to run again
 	evReopen      eventKind = "reopen"      // a stopped or cancelled run goes on
 	evFinish      eventKind = "finish"      // the run has ended
-	evRefused     eventKind = "refused"     // tasks that were handed out and not started
+	evRefused     eventKind = "refused"     // tasks that were handed out and not started; not recorded
+	evGone        eventKind = "gone"        // agents have ended; not recorded
 )
 
 // event is a journal record but for outcomes.
@@ -346,6 +347,8 @@ type event struct {
 	Status RunStatus `json:"status,omitempty"`
 	// refused
 	Indices []int `json:"-"`
+	// gone: why
+	err error
 }
 
 type beginFunction struct {

@@ -164,6 +164,15 @@ func (c *Coordinator) Report(b task.Batch) {
 // Cancel ends the run: what runs is ended, what is left is cancelled.
 func (c *Coordinator) Cancel(reason string) { c.send(&event{Kind: evCancel, Reason: reason}) }
 
+// AgentsDone says that no agent works any more; it follows their last Report.
+// Before the run was being stopped that is an error, and err says why.
+func (c *Coordinator) AgentsDone(err error) {
+	if err == nil {
+		err = errors.New("the agent ended too early")
+	}
+	c.send(&event{Kind: evGone, err: err})
+}
+
 func (c *Coordinator) send(e *event) {
 	select {
 	case c.in <- input{event: e}:
@@ -326,8 +335,14 @@ func (c *Coordinator) step(ctx context.Context, batch []input) error {
 	}
 	c.mu.Lock()
 	var acts []action
+	var gone error
 	for i, in := range evs {
 		switch {
+		case in.event != nil && in.event.Kind == evGone:
+			if c.state.stopping == notStopping && !c.state.status.Final() {
+				gone = in.event.err
+			}
+			acts = append(acts, c.state.takeBackAll()...)
 		case in.event != nil && in.event.Kind == evRefused:
 			acts = append(acts, c.state.takeBack(in.event.Function, in.event.Indices)...)
 		case in.event != nil:
@@ -340,6 +355,10 @@ func (c *Coordinator) step(ctx context.Context, batch []input) error {
 		if f.stopped || c.state.stopping != notStopping {
 			c.stopped[f.spec.Name].Store(true)
 		}
+	}
+	if gone != nil {
+		c.mu.Unlock()
+		return gone
 	}
 	ranges := c.state.handOut(c.cfg.Slots, c.cfg.CPUs, c.cfg.Now().UnixNano())
 	c.mu.Unlock()
@@ -375,7 +394,11 @@ func (c *Coordinator) encode(batch []input) (recs [][]byte, evs []recorded, err 
 	for _, in := range batch {
 		if in.event != nil {
 			in.event.At = now
-			if err := add(recorded{event: in.event}, in.event.encode); err != nil {
+			enc := in.event.encode
+			if in.event.Kind == evGone {
+				enc = nil
+			}
+			if err := add(recorded{event: in.event}, enc); err != nil {
 				return nil, nil, err
 			}
 			continue

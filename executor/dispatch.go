@@ -112,6 +112,24 @@ func (s *State) takeBack(fn string, indices []int) []action {
 	return s.advance()
 }
 
+// takeBackAll returns everything that agents held: there are none any more.
+func (s *State) takeBackAll() []action {
+	var acts []action
+	for _, f := range s.order {
+		if f.counts[task.Running] == 0 {
+			continue
+		}
+		var held []int
+		for i, st := range f.table.status {
+			if st == task.Running {
+				held = append(held, i)
+			}
+		}
+		acts = append(acts, s.takeBack(f.spec.Name, held)...)
+	}
+	return acts
+}
+
 // nextDue is when the next waiting attempt may start; MaxInt64 if none waits.
 func (s *State) nextDue() int64 {
 	due := int64(math.MaxInt64)
