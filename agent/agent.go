@@ -59,6 +59,11 @@ type Agent struct {
 	codes   *codeBook
 	files   *fileHashes
 
+	// mark is what stands in the environment of our processes: the token, and
+	// what tells them from those of an earlier agent of the run, whose warden
+	// may still be at work.
+	mark string
+
 	cancelR, cancelW int // a pipe: closed at the write end when the run is cancelled
 	groups           *warden.Groups
 
@@ -67,8 +72,10 @@ type Agent struct {
 	alone sync.RWMutex
 
 	mu    sync.Mutex
-	funcs map[string]*function
 	slots []*slot
+
+	funcsMu sync.Mutex // held while a function is prepared, which may take long
+	funcs   map[string]*function
 
 	graceCancel, graceTimeout time.Duration // between SIGTERM and SIGKILL
 }
@@ -93,6 +100,7 @@ func New(cfg Config) *Agent {
 	if cfg.Name != "" {
 		a.session = cfg.Name + "-" + a.session
 	}
+	a.mark = cfg.Token + "." + a.session
 	a.dir = filepath.Join(cfg.Run.Scratch, "agent-"+a.session)
 	a.codes = newCodeBook(cfg.Run.Pipeline, cfg.Run.Dir)
 	a.files = newFileHashes(cfg.Run.Store)
@@ -129,7 +137,7 @@ func (a *Agent) Work(ctx context.Context) (err error) {
 		return err
 	}
 	keeper, err := warden.Start(warden.Config{
-		Command: a.cfg.Warden, Token: a.cfg.Token, Groups: a.groups, Scratch: a.run.Scratch,
+		Command: a.cfg.Warden, Token: a.mark, Groups: a.groups, Scratch: a.run.Scratch,
 	})
 	if err != nil {
 		return err

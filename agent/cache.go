@@ -306,6 +306,7 @@ func (s *slot) finish(ctx context.Context, j *job, o task.Outcome) task.Outcome 
 	ctx = context.WithoutCancel(ctx) // it succeeded: what it made is kept
 	outs, err := a.keepOutputs(ctx, j)
 	if err != nil {
+		s.storeFailed(err)
 		return outputFailed(o, err)
 	}
 	o.Outputs = outs

@@ -68,8 +68,8 @@ type rendered struct {
 // function gives the prepared function. An error is trouble with the store or
 // with what the function needs, not with one task.
 func (a *Agent) function(ctx context.Context, name string) (*function, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.funcsMu.Lock()
+	defer a.funcsMu.Unlock()
 	if fn := a.funcs[name]; fn != nil {
 		return fn, nil
 	}
@@ -154,7 +154,7 @@ func (fn *function) fixEnv() {
 	for _, n := range ownVars {
 		drop["COILED_JOBS_"+n] = true
 	}
-	ward := fn.a.cfg.Token
+	ward := fn.a.mark
 	for _, kv := range run.BaseEnv {
 		if v, ok := strings.CutPrefix(kv, warden.Variable+"="); ok {
 			ward = v + ":" + ward // what is above us must find our tasks too

@@ -88,6 +88,7 @@ func (s *slot) runProcess(ctx context.Context, j *job) task.Outcome {
 	ok := g.judge(&o, ws, func() bool { return s.a.oom.since(before) })
 	if ok {
 		if err := s.processResult(ctx, j, &o); err != nil {
+			s.storeFailed(err)
 			o = outputFailed(o, err)
 		}
 	} else {

@@ -296,6 +296,7 @@ func (b *batch) outcome(ctx context.Context, j *job, r *record) task.Outcome {
 	}
 	if o.Status == task.Succeeded {
 		if err := b.s.a.keepResult(ctx, &o, j.fn.name, bytes.Clone(r.result)); err != nil {
+			b.s.storeFailed(err)
 			return outputFailed(o, err)
 		}
 		return o

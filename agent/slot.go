@@ -158,9 +158,12 @@ func (s *slot) runRange(ctx context.Context, d cloud.Delivery) {
 		if d.Memory > 0 {
 			s.stopWorkers()
 		}
-		if fn.f.Python != nil {
+		switch {
+		case ctx.Err() != nil: // while we waited
+			s.unrun = append(s.unrun, j.index)
+		case fn.f.Python != nil:
 			s.runPython(ctx, q, j)
-		} else {
+		default:
 			s.add(ctx, s.finish(ctx, j, s.runProcess(ctx, j)))
 		}
 		s.setIdle()
@@ -205,6 +208,14 @@ func (s *slot) flush(ctx context.Context) {
 		}
 	}
 	s.ended = s.ended[:0]
+}
+
+// storeFailed ends the agent if the store cannot take any more; what is wrong
+// with one task alone does not.
+func (s *slot) storeFailed(err error) {
+	if k := cloud.KindOf(err); (k == cloud.KindFull || k == cloud.KindDenied) && s.failure == nil {
+		s.failure = err
+	}
 }
 
 // due is when tick wants to be called while a task runs.
