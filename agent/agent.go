@@ -78,6 +78,7 @@ type Agent struct {
 	funcs   map[string]*function
 
 	graceCancel, graceTimeout time.Duration // between SIGTERM and SIGKILL
+	leak                      int64         // growth after which an interpreter is replaced
 }
 
 // New makes an agent.
@@ -95,7 +96,7 @@ func New(cfg Config) *Agent {
 		cfg: cfg, run: cfg.Run, log: cfg.Logger, session: randomHex(4),
 		secrets: newSecretSet(cfg.Run.Secrets), oom: newOOMWatch(cfg.OOMKills),
 		outputs: newOutputRegistry(), funcs: map[string]*function{},
-		cancelR: -1, cancelW: -1, graceCancel: 5 * time.Second, graceTimeout: 10 * time.Second,
+		cancelR: -1, cancelW: -1, graceCancel: 5 * time.Second, graceTimeout: 10 * time.Second, leak: 1 << 30,
 	}
 	if cfg.Name != "" {
 		a.session = cfg.Name + "-" + a.session

@@ -61,6 +61,8 @@ type world struct {
 	unrun    []string
 	batches  []task.Batch
 	reported func(task.Batch)
+	tune     func(*Agent)
+	queue    func(cloud.Queue) cloud.Queue
 }
 
 func newWorld(t testing.TB, yaml string) *world {
@@ -175,6 +177,9 @@ func (w *world) start(ctx context.Context, ranges ...cloud.Range) (*Agent, <-cha
 		left += r.To - r.From
 	}
 	cfg := w.cfg
+	if w.queue != nil {
+		cfg.Queue = w.queue(q)
+	}
 	cfg.Report = func(b task.Batch) {
 		report(b)
 		w.mu.Lock()
@@ -188,6 +193,9 @@ func (w *world) start(ctx context.Context, ranges ...cloud.Range) (*Agent, <-cha
 	}
 	a := New(cfg)
 	a.graceCancel, a.graceTimeout = 200*time.Millisecond, 200*time.Millisecond
+	if w.tune != nil {
+		w.tune(a)
+	}
 	done := make(chan error, 1)
 	go func() { done <- a.Work(ctx) }()
 	return a, done

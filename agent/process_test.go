@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -376,4 +377,67 @@ func TestMemoryRunsAlone(t *testing.T) {
 			t.Errorf("%d: %s at a time (%s)", i, w.result(o), o.Message)
 		}
 	})
+}
+
+// doneQueue notes which ranges were given back.
+type doneQueue struct {
+	cloud.Queue
+	done func(cloud.Delivery)
+}
+
+func (q doneQueue) Done(ctx context.Context, d cloud.Delivery) error {
+	q.done(d)
+	return q.Queue.Done(ctx, d)
+}
+
+// A range is given back when all of it has been reported, not before.
+func TestRangesAreGivenBack(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "functions:\n  f:\n    map: {items: [x]}\n    command: [\"true\"]\n")
+	w.items["f"] = ranged(200)
+	w.cfg.Slots = 2
+	given := 0
+	w.queue = func(q cloud.Queue) cloud.Queue {
+		return doneQueue{q, func(d cloud.Delivery) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			given++
+			for i := d.From; i < d.To; i++ {
+				if _, ok := w.outcomes["f"][i]; !ok {
+					t.Errorf("%d was given back before it was reported", i)
+				}
+			}
+		}}
+	}
+	w.work(context.Background(), cloud.Range{Run: "r1", Function: "f", To: 90, Attempt: 2},
+		cloud.Range{Run: "r1", Function: "f", From: 90, To: 100, Attempt: 1}, cloud.Range{Run: "r1", Function: "f", From: 100, To: 200, Attempt: 1})
+	if given != 3 || w.get("f", 5).Attempt != 2 {
+		t.Errorf("%d ranges were given back, attempt %d", given, w.get("f", 5).Attempt)
+	}
+	for _, b := range w.batches {
+		if len(b.Outcomes) > reportCount {
+			t.Errorf("a report of %d", len(b.Outcomes))
+		}
+	}
+}
+
+// A store that cannot take more ends the agent, with what is wrong.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "functions:\n  f:\n    map: {items: [x]}\n    run: echo x > out-${{ index }}\n    outputs: [\"out-${{ index }}\"]\n")
+	w.items["f"] = ranged(3)
+	w.run.Store = fullStore{w.store}
+	_, done := w.start(context.Background(), w.all("f")...)
+	if err := <-done; err == nil || !strings.Contains(err.Error(), "disk full") {
+		t.Errorf("ended with %v", err)
+	}
+	if len(w.unrun) != 2 {
+		t.Errorf("not run: %v", w.unrun)
+	}
+}
+
+type fullStore struct{ cloud.Store }
+
+func (fullStore) PutFrom(context.Context, string, io.Reader) error {
+	return &cloud.Error{Op: "put", Resource: "x", Kind: cloud.KindFull}
 }

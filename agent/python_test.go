@@ -266,8 +266,7 @@ func TestPythonEnvPerTask(t *testing.T) {
 	})
 }
 
-// An interpreter that has grown is replaced.
-func TestPythonLeak(t *testing.T) {
+func TestPythonAloneIsFresh(t *testing.T) {
 	t.Parallel()
 	w := pyWorld(t, "functions:\n  f: {map: {items: [x]}, python: \"mod:pid\"}\n")
 	w.items["f"] = ranged(2)
@@ -275,5 +274,22 @@ func TestPythonLeak(t *testing.T) {
 		cloud.Range{Run: "r1", Function: "f", From: 1, To: 2, Attempt: 1, Memory: 1})
 	if a, b := w.result(w.get("f", 0)), w.result(w.get("f", 1)); a == b || a == "null" {
 		t.Errorf("tasks that need all memory shared interpreter %s (%s)", a, b)
+	}
+}
+
+// An interpreter that has grown is replaced.
+func TestPythonLeak(t *testing.T) {
+	t.Parallel()
+	w := pyWorld(t, "functions:\n  f: {map: {items: [x]}, python: \"leak:f\"}\n")
+	w.file("leak.py", "import os, time\nkept = []\ndef f(i):\n    kept.append(bytes([1]) * (64 << 20))\n    time.sleep(0.21)\n    return [os.getpid(), len(kept)]\n")
+	w.tune = func(a *Agent) { a.leak = 100 << 20 }
+	w.items["f"] = ranged(5)
+	w.work(context.Background(), w.all("f")...)
+	pids := map[string]bool{}
+	w.each("f", func(i int, o task.Outcome) {
+		pids[strings.Split(w.result(o), ",")[0]] = true
+	})
+	if len(pids) < 2 {
+		t.Errorf("one interpreter for all: %v", w.result(w.get("f", 4)))
 	}
 }

@@ -199,7 +199,7 @@ func (s *slot) flush(ctx context.Context) {
 	}
 	if len(s.done)+len(s.unrun) > 0 {
 		b := task.Batch{Function: s.fn, Outcomes: s.done, Unrun: s.unrun}
-		s.done, s.unrun = make([]task.Outcome, 0, reportCount), nil
+		s.done, s.unrun = make([]task.Outcome, 0, len(s.done)), nil
 		s.a.cfg.Report(b)
 	}
 	for _, d := range s.ended {

@@ -377,7 +377,7 @@ func (w *worker) rest() {
 }
 
 // bloated says whether the interpreter should be replaced: its memory has
-// grown by more than a GiB and half of what it had after its first calls.
+// grown by a lot, and by half of what it had after its first calls.
 func (w *worker) bloated() bool {
 	if time.Since(w.rssAt) < 200*time.Millisecond {
 		return false
@@ -393,7 +393,7 @@ func (w *worker) bloated() bool {
 	if w.baseRSS == 0 {
 		w.baseRSS = rss
 	}
-	return rss > w.baseRSS+1<<30 && rss > w.baseRSS*3/2
+	return rss > w.baseRSS+w.s.a.leak && rss > w.baseRSS*3/2
 }
 
 // stop ends the interpreter and removes its files.
