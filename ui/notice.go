@@ -45,7 +45,7 @@ func (n *Notices) Line(e executor.Notice, tasks int) string {
 	case executor.NoticeWarning:
 		return st.Yellow("warning: " + name(e) + Clean(e.Text))
 	case executor.NoticeStopping:
-		return st.Yellow(name(e) + Clean(e.Text))
+		return st.Yellow("stopping: " + Clean(e.Text))
 	}
 	if e.Text == "" {
 		return ""
@@ -83,7 +83,7 @@ func (n *Notices) attempt(e executor.Notice, tasks int) string {
 		return name(e) + Clean(e.Text)
 	}
 	line := Task(e.Function, o.Index, tasks)
-	what, mark := "failed", st.Red(st.Mark("failed"))
+	what, mark := "failed", st.Mark("failed")
 	if e.Kind == executor.NoticeRetry {
 		what, mark = fmt.Sprintf("attempt %d failed", o.Attempt), st.Yellow("↻")
 		if st.ASCII {
