@@ -51,7 +51,7 @@ type example struct {
 func open(t *testing.T, name string) *example {
 	t.Helper()
 	if _, err := exec.LookPath("python3"); err != nil {
-		if os.Getenv("CI") != "" {
+		if os.Getenv("CI") == "true" {
 			t.Fatal("the examples need python3")
 		}
 		t.Skip("the examples need python3")
