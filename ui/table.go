@@ -1,7 +1,7 @@
 package ui
 
 import (
-	"bufio"
+	"bytes"
 	"io"
 	"strings"
 )
@@ -29,7 +29,7 @@ func (t *Table) Write(w io.Writer, st Style, width int) error {
 		}
 		cells = append(cells, line)
 	}
-	b := bufio.NewWriter(w)
+	var b bytes.Buffer
 	for n, line := range cells {
 		var s strings.Builder
 		for i, cell := range line {
@@ -55,14 +55,15 @@ func (t *Table) Write(w io.Writer, st Style, width int) error {
 		b.WriteString(text)
 		b.WriteByte('\n')
 	}
-	return b.Flush()
+	_, err := w.Write(b.Bytes())
+	return err
 }
 
 // WriteTSV writes the rows, without a header, separated by tabs: what a pipe
 // gets. Clean has made tabs and line breaks in cells visible, so that the
 // columns hold.
 func (t *Table) WriteTSV(w io.Writer) error {
-	b := bufio.NewWriter(w)
+	var b bytes.Buffer
 	for _, row := range t.Rows {
 		for i, cell := range row {
 			if i > 0 {
@@ -72,5 +73,6 @@ func (t *Table) WriteTSV(w io.Writer) error {
 		}
 		b.WriteByte('\n')
 	}
-	return b.Flush()
+	_, err := w.Write(b.Bytes())
+	return err
 }

@@ -72,7 +72,7 @@ func (m *messages) restore() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.screen != nil {
-		m.screen.End()
+		_ = m.screen.End() // the terminal is gone: there is nothing to restore
 		m.screen = nil
 	}
 }

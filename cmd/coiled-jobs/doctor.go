@@ -105,7 +105,7 @@ func (a *app) checkStore(ctx context.Context) check {
 		c.Detail = err.Error()
 		return c
 	}
-	defer e.Store.Delete(context.WithoutCancel(ctx), key)
+	defer func() { _ = e.Store.Delete(context.WithoutCancel(ctx), key) }() // 2 bytes
 	if b, err := e.Store.Get(ctx, key); err != nil || string(b) != "ok" {
 		c.Detail = fmt.Sprintf("%s: what was written cannot be read back: %v", e.Store.URL(), err)
 		return c

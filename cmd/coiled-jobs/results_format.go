@@ -41,37 +41,38 @@ type jsonSink struct {
 }
 
 func (s *jsonSink) begin() error {
-	if s.array {
-		s.w.WriteByte('[')
+	if !s.array {
+		return nil
 	}
-	return nil
+	return s.w.WriteByte('[')
 }
 
 func (s *jsonSink) row(r *row) error {
-	if s.array {
-		if s.n > 0 {
-			s.w.WriteByte(',')
-		}
-		s.w.WriteByte('\n')
+	s.buf = s.buf[:0]
+	switch {
+	case s.array && s.n > 0:
+		s.buf = append(s.buf, ",\n"...)
+	case s.array:
+		s.buf = append(s.buf, '\n')
 	}
 	s.n++
-	s.buf = appendRow(s.buf[:0], r)
-	s.w.Write(s.buf)
+	s.buf = appendRow(s.buf, r)
 	if !s.array {
-		s.w.WriteByte('\n')
+		s.buf = append(s.buf, '\n')
 	}
-	_, err := s.w.Write(nil)
+	_, err := s.w.Write(s.buf)
 	return err
 }
 
 func (s *jsonSink) end() error {
-	if !s.array {
+	end := "]\n"
+	switch {
+	case !s.array:
 		return nil
+	case s.n > 0:
+		end = "\n]\n"
 	}
-	if s.n > 0 {
-		s.w.WriteByte('\n')
-	}
-	_, err := s.w.WriteString("]\n")
+	_, err := s.w.WriteString(end)
 	return err
 }
 
