@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/retry"
@@ -37,7 +39,11 @@ func loadConfig(ctx context.Context) (aws.Config, error) {
 	})
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client),
 		config.WithRetryer(func() aws.Retryer {
-			return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts = 6 })
+			return retry.NewStandard(func(o *retry.StandardOptions) {
+				o.MaxAttempts = 6
+				o.MaxBackoff = 5 * time.Second
+				o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(hopeless)}, o.Retryables...)
+			})
 		}))
 	if err != nil {
 		return cfg, &cloud.Error{Op: "read", Resource: "the AWS configuration", Kind: cloud.KindDenied, Err: err}
@@ -46,6 +52,16 @@ func loadConfig(ctx context.Context) (aws.Config, error) {
 		cfg.Region = defaultRegion
 	}
 	return cfg, nil
+}
+
+// hopeless stops retries where nobody listens or the name does not exist: a
+// wrong AWS_ENDPOINT_URL or no network should be told at once.
+func hopeless(err error) aws.Ternary {
+	var dns *net.DNSError
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &dns) && dns.IsNotFound {
+		return aws.FalseTernary
+	}
+	return aws.UnknownTernary
 }
 
 // errNoCredentials says what to do without credentials.

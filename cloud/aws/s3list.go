@@ -58,6 +58,7 @@ func list(ctx context.Context, q cloud.S3Query, fetch fetchFunc, fn func(cloud.S
 		}
 		*last = g
 		last = &g.next
+		l.fresh++
 	}
 	err := l.emit(fn)
 	cancel()
@@ -78,8 +79,8 @@ type lister struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	head    *segment // the one that is handed out
-	active  int      // segments with a goroutine
-	fresh   int      // segments without one yet, as counted at the last look
+	active  int      // segments that may have a request under way
+	fresh   int      // segments that nobody lists yet
 	tokens  int      // pages that may be fetched ahead
 	err     error    // the first one
 }
@@ -98,6 +99,8 @@ type segment struct {
 	splits  int    // how often its ancestors were cut
 
 	started, done bool
+	waiting       bool // for a token
+	granted       bool // it has one for its next page
 	pages         []readyPage
 }
 
@@ -123,7 +126,11 @@ func (l *lister) emit(fn func(cloud.S3Object) error) error {
 		if !g.started {
 			l.start(g)
 		}
-		l.changed.Broadcast() // it need not wait for a token any more
+		if g.waiting { // it need not any more
+			g.waiting = false
+			l.active++
+			l.changed.Broadcast()
+		}
 		for {
 			l.pump()
 			for len(g.pages) == 0 && !g.done && l.err == nil {
@@ -143,7 +150,7 @@ func (l *lister) emit(fn func(cloud.S3Object) error) error {
 			g.pages = g.pages[1:]
 			if p.token {
 				l.tokens++
-				l.changed.Broadcast()
+				l.pump()
 			}
 			l.mu.Unlock()
 			for _, o := range p.objects {
@@ -159,33 +166,29 @@ func (l *lister) emit(fn func(cloud.S3Object) error) error {
 	return nil
 }
 
-// pump starts segments, the first ones first, while there is room for pages.
+// pump hands out tokens, to the first segments first: those that nobody lists
+// yet are started with them.
 func (l *lister) pump() {
-	l.fresh = 0
-	for g := l.head; g != nil; g = g.next {
-		if g.started {
-			continue
+	for g := l.head; g != nil && l.tokens > 0 && l.active < maxActive && l.err == nil; g = g.next {
+		switch {
+		case !g.started:
+			l.tokens--
+			g.granted = true
+			l.start(g)
+		case g.waiting:
+			l.tokens--
+			g.granted, g.waiting = true, false
+			l.active++
+			l.changed.Broadcast()
 		}
-		if l.active >= maxActive || l.tokens <= 0 || l.err != nil {
-			l.fresh++
-			continue
-		}
-		l.start(g)
 	}
 }
 
-// start lists a segment in a goroutine of its own. One whose folders are
-// known is cut first, into as many pieces as can be started.
+// start lists a segment in a goroutine of its own.
 func (l *lister) start(g *segment) {
-	if n := min(len(g.cuts), maxActive-l.active-1); n > 0 {
-		pieces := make([]string, n)
-		for i := range pieces {
-			pieces[i] = g.cuts[(i+1)*len(g.cuts)/(n+1)]
-		}
-		l.cut(g, pieces)
-	}
 	g.started = true
 	l.active++
+	l.fresh--
 	l.running.Go(func() { l.run(g) })
 }
 
@@ -196,15 +199,15 @@ func (l *lister) cut(g *segment, at []string) {
 	tail := g.next
 	for i, from := range slices.Backward(at) {
 		n := &segment{next: tail, prefix: g.prefix, after: from, until: end, folders: g.folders, first: g.first, splits: g.splits + 1}
-		if end == "" {
-			n.cuts = cutsIn(cuts, from, "")
-		} else {
-			n.cuts = cutsIn(cuts, from, end)
+		n.cuts = cutsIn(cuts, from, end)
+		if folder, ok := strings.CutSuffix(end, beyond); ok && len(cuts) > 0 && len(n.cuts) == 0 {
+			n.prefix = folder // S3 says itself where it ends
 		}
 		tail, end = n, at[i]
 	}
 	g.next, g.until = tail, end
 	g.cuts = cutsIn(cuts, "", end)
+	l.fresh += len(at)
 }
 
 // cutsIn is the cuts between from and to, both excluded.
@@ -253,17 +256,20 @@ func (l *lister) run(g *segment) {
 func (l *lister) mayFetch(g *segment) (token, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for l.head != g && l.tokens <= 0 && l.err == nil {
-		l.changed.Wait()
+	if l.head != g && !g.granted {
+		g.waiting = true
+		l.active--
+		l.pump()
+		for g.waiting && l.err == nil {
+			l.changed.Wait()
+		}
+		if g.waiting {
+			g.waiting = false
+			l.active++
+		}
 	}
-	if l.err != nil {
-		return false, false
-	}
-	if l.head == g {
-		return false, true
-	}
-	l.tokens--
-	return true, true
+	token, g.granted = g.granted, false
+	return token, l.err == nil
 }
 
 // take puts a page into the list. It returns the segment that goes on, with
@@ -295,6 +301,7 @@ func (l *lister) take(g *segment, p *page, token bool, q *pageQuery) (*segment, 
 		rest := &segment{next: g.next, prefix: g.prefix, after: g.after, until: g.until, folders: g.folders,
 			first: g.first, splits: g.splits, started: true}
 		g.next, s.next, g.done = s, rest, true
+		l.fresh++
 		g = rest
 	}
 	token = l.ready(g, p.objects, token)
@@ -325,31 +332,24 @@ func (l *lister) goOn(g *segment, p *page, names []string, q *pageQuery) bool {
 		last = skip
 	}
 	idle := maxActive - l.active - l.fresh
-	if idle <= 0 || l.tokens <= 0 {
+	if idle <= 0 {
 		return true
 	}
-	n := min(idle, 4<<min(2*g.splits, 8))
-	at := cutsIn(g.cuts, last, g.until)
-	if len(at) > n {
-		at = every(at, n)
-	}
-	if len(at) == 0 {
-		at = cutsAfter(names, len(g.prefix), g.first, g.until, g.folders, n)
+	var at []string
+	if known := cutsIn(g.cuts, last, g.until); len(known) > 0 {
+		// Pieces of about a page: as many folders as there were on this one.
+		size := len(cutsIn(g.cuts, names[0], last))*3/4 + 1
+		for i := size - 1; i < len(known) && len(at) < idle; i += size {
+			at = append(at, known[i])
+		}
+	} else {
+		at = cutsAfter(names, len(g.prefix), g.first, g.until, g.folders, min(idle, 4<<min(2*g.splits, 8)))
 		at = slices.DeleteFunc(at, func(c string) bool { return c <= last })
 	}
 	if len(at) > 0 {
 		l.cut(g, at)
 	}
 	return true
-}
-
-// every is n of the cuts, evenly spread.
-func every(cuts []string, n int) []string {
-	out := make([]string, n)
-	for i := range out {
-		out[i] = cuts[(i+1)*len(cuts)/(n+1)]
-	}
-	return out
 }
 
 // ready makes objects wait for their turn; it returns whether the token is

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -138,13 +137,21 @@ func parsePage(b []byte) (*page, error) {
 		keys    []span // of objects
 		etags   []span
 		folders []span
-		inside  string // Contents, CommonPrefixes or ""
+		inside  place
 		encoded bool
 		more    bool
 		root    bool
 		ended   bool
-		scratch []byte
 	)
+	add := func(content []byte) span {
+		from := len(text)
+		if bytes.IndexByte(content, '&') >= 0 {
+			text = unescapeXML(text, content)
+		} else {
+			text = append(text, content...)
+		}
+		return span{from, len(text)}
+	}
 	for {
 		i := bytes.IndexByte(b, '<')
 		if i < 0 {
@@ -162,13 +169,13 @@ func parsePage(b []byte) (*page, error) {
 		if tag[0] == '/' {
 			switch string(tag[1:]) {
 			case "Contents", "CommonPrefixes":
-				inside = ""
+				inside = top
 			case "ListBucketResult":
 				ended = true
 			}
 			continue
 		}
-		if k := bytes.IndexAny(tag, " \t\r\n/"); k >= 0 {
+		if k := nameEnd(tag); k < len(tag) {
 			if tag[len(tag)-1] == '/' && string(tag[:k]) != "ListBucketResult" {
 				continue // empty
 			}
@@ -178,43 +185,43 @@ func parsePage(b []byte) (*page, error) {
 		if k := bytes.IndexByte(b, '<'); k >= 0 {
 			content = b[:k]
 		}
-		add := func() span {
-			from := len(text)
-			text = append(text, content...)
-			if bytes.IndexByte(content, '&') >= 0 {
-				text = unescapeXML(text[:from], content)
+		switch inside {
+		case top:
+			switch string(tag) {
+			case "ListBucketResult":
+				root = true
+			case "Contents":
+				inside = contents
+				p.objects = append(p.objects, cloud.S3Object{})
+				keys, etags = append(keys, span{}), append(etags, span{})
+			case "CommonPrefixes":
+				inside = commonPrefixes
+			case "EncodingType":
+				encoded = string(content) == "url"
+			case "IsTruncated":
+				more = string(content) == "true"
+			case "NextContinuationToken":
+				p.token = string(unescapeXML(nil, content))
 			}
-			return span{from, len(text)}
-		}
-		switch inside + "/" + string(tag) { // the compiler does not allocate for this
-		case "/ListBucketResult":
-			root = true
-		case "/Contents":
-			inside = "Contents"
-			p.objects = append(p.objects, cloud.S3Object{})
-			keys, etags = append(keys, span{}), append(etags, span{})
-		case "/CommonPrefixes":
-			inside = "CommonPrefixes"
-		case "/EncodingType":
-			encoded = string(content) == "url"
-		case "/IsTruncated":
-			more = string(content) == "true"
-		case "/NextContinuationToken":
-			p.token = string(unescapeXML(nil, content))
-		case "Contents/Key":
-			keys[len(keys)-1] = add()
-		case "Contents/ETag":
-			etags[len(etags)-1] = add()
-		case "Contents/Size":
-			n, err := strconv.ParseInt(string(content), 10, 64)
-			if err != nil {
-				return nil, fmt.Errorf("size %q in a listing", content)
+		case contents:
+			switch string(tag) {
+			case "Key":
+				keys[len(keys)-1] = add(content)
+			case "ETag":
+				etags[len(etags)-1] = add(content)
+			case "Size":
+				n, err := strconv.ParseInt(string(content), 10, 64)
+				if err != nil {
+					return nil, fmt.Errorf("size %q in a listing", content)
+				}
+				p.objects[len(p.objects)-1].Size = n
+			case "LastModified":
+				p.objects[len(p.objects)-1].Modified = parseTime(content)
 			}
-			p.objects[len(p.objects)-1].Size = n
-		case "Contents/LastModified":
-			p.objects[len(p.objects)-1].Modified = parseTime(content)
-		case "CommonPrefixes/Prefix":
-			folders = append(folders, add())
+		case commonPrefixes:
+			if string(tag) == "Prefix" {
+				folders = append(folders, add(content))
+			}
 		}
 	}
 	switch {
@@ -231,16 +238,11 @@ func parsePage(b []byte) (*page, error) {
 		// Decoding only shortens, so the text is decoded into itself.
 		for _, list := range [][]span{keys, folders} {
 			for i, s := range list {
-				part := text[s.from:s.to]
-				if bytes.IndexByte(part, '%') < 0 && bytes.IndexByte(part, '+') < 0 {
-					continue
+				n, ok := unescapeURL(text[s.from:s.to])
+				if !ok {
+					return nil, fmt.Errorf("key %q in a listing is not encoded as it says", text[s.from:s.to])
 				}
-				scratch = append(scratch[:0], part...)
-				plain, err := url.QueryUnescape(string(scratch))
-				if err != nil {
-					return nil, fmt.Errorf("key %q in a listing is not encoded as it says", part)
-				}
-				list[i].to = s.from + copy(part, plain)
+				list[i].to = s.from + n
 			}
 		}
 	}
@@ -254,6 +256,62 @@ func parsePage(b []byte) (*page, error) {
 		p.folders = append(p.folders, all[s.from:s.to])
 	}
 	return p, nil
+}
+
+// place is where in the document the parser is.
+type place uint8
+
+const (
+	top place = iota
+	contents
+	commonPrefixes
+)
+
+// nameEnd is the length of a tag's name.
+func nameEnd(tag []byte) int {
+	for i, c := range tag {
+		if c == ' ' || c == '/' || c == '\t' || c == '\r' || c == '\n' {
+			return i
+		}
+	}
+	return len(tag)
+}
+
+// unescapeURL decodes text in place; it returns the new length.
+func unescapeURL(b []byte) (int, bool) {
+	n := 0
+	for i := 0; i < len(b); i++ {
+		c := b[i]
+		switch {
+		case c == '+':
+			c = ' '
+		case c == '%':
+			if i+2 >= len(b) {
+				return 0, false
+			}
+			hi, lo := unhex(b[i+1]), unhex(b[i+2])
+			if hi > 15 || lo > 15 {
+				return 0, false
+			}
+			c = hi<<4 | lo
+			i += 2
+		}
+		b[n] = c
+		n++
+	}
+	return n, true
+}
+
+func unhex(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10
+	case c >= 'A' && c <= 'F':
+		return c - 'A' + 10
+	}
+	return 255
 }
 
 // parseTime reads the one form of time that S3 writes, and others slowly.
