@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sort"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -250,11 +252,16 @@ func (a *Agent) recall(ctx context.Context, j *job) (*task.Outcome, error) {
 		return nil, nil
 	}
 	j.parts = x
-	if j.fn.f.Cache == nil || a.run.NoCache {
+	if j.fn.f.Cache == nil {
+		return nil, nil
+	}
+	if a.run.NoCache {
+		j.whyRun = "--no-cache runs everything"
 		return nil, nil
 	}
 	b, err := a.run.Store.Get(ctx, CacheKey(a.run.Pipeline.Name, j.fn.name, x.id))
 	if cloud.KindOf(err) == cloud.KindNotFound {
+		j.whyRun = a.changed(ctx, j)
 		return nil, nil
 	}
 	if err != nil {
@@ -262,9 +269,11 @@ func (a *Agent) recall(ctx context.Context, j *job) (*task.Outcome, error) {
 	}
 	var r Remembered
 	if json.Unmarshal(b, &r) != nil {
-		return nil, nil // not readable is not there
+		j.whyRun = "what is remembered of it cannot be read"
+		return nil, nil
 	}
 	if r.ResultAt != nil {
+		j.whyRun = "the remembered result is gone"
 		var one [1]byte
 		if _, err := a.run.Store.ReadAt(ctx, r.ResultAt.Key, one[:], r.ResultAt.Off+r.ResultAt.Len-1); err != nil {
 			return nil, nil
@@ -278,6 +287,7 @@ func (a *Agent) recall(ctx context.Context, j *job) (*task.Outcome, error) {
 		}
 	}
 	if !a.outputsThere(ctx, r.Outputs) {
+		j.whyRun = fmt.Sprintf("outputs of its earlier run in %s are gone or were changed", r.Run)
 		return nil, nil
 	}
 	o := j.outcome()
@@ -292,13 +302,59 @@ func (a *Agent) recall(ctx context.Context, j *job) (*task.Outcome, error) {
 	return &o, nil
 }
 
+// changed says what differs from the last time the same item was worked on.
+func (a *Agent) changed(ctx context.Context, j *job) string {
+	var last Remembered
+	b, err := a.run.Store.Get(ctx, LastKey(a.run.Pipeline.Name, j.fn.name, j.itemJSON))
+	if err != nil || json.Unmarshal(b, &last) != nil {
+		return "no earlier work is remembered for this item"
+	}
+	var what []string
+	for name, now := range j.parts.parts {
+		if last.Parts[name] != now {
+			what = append(what, name)
+		}
+	}
+	for name := range last.Parts {
+		if _, ok := j.parts.parts[name]; !ok {
+			what = append(what, name)
+		}
+	}
+	sort.Strings(what)
+	for i, name := range what {
+		if name == "code" {
+			if files := changedFiles(last.Files, a.codes.of(j.fn.name).files); len(files) > 0 {
+				what[i] += " (" + strings.Join(files, ", ") + ")"
+			}
+		}
+	}
+	return fmt.Sprintf("changed since %s: %s", last.Run, strings.Join(what, ", "))
+}
+
+// changedFiles names the files that differ between two versions of code.
+func changedFiles(old, now map[string]string) []string {
+	var names []string
+	for name, hash := range now {
+		if old[name] != hash {
+			names = append(names, name)
+		}
+	}
+	for name := range old {
+		if _, ok := now[name]; !ok {
+			names = append(names, name)
+		}
+	}
+	sort.Strings(names)
+	return names
+}
+
 // finish completes the outcome of an attempt: outputs, identity, cache.
 func (s *slot) finish(ctx context.Context, j *job, o task.Outcome) task.Outcome {
 	a := s.a
 	code := a.codes.of(j.fn.name)
 	o.Code = code.hash
 	if j.parts != nil {
-		o.ID = j.parts.id
+		o.ID, o.From = j.parts.id, j.whyRun
 	}
 	if o.Status != task.Succeeded {
 		return o

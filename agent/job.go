@@ -25,6 +25,7 @@ type job struct {
 	outputs []string
 	before  []fileState // of the outputs, before the attempt
 	parts   *identity   // nil: not wanted
+	whyRun  string      // with the cache on: why earlier work was not used
 }
 
 func (j *job) outcome() task.Outcome {

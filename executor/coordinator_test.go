@@ -293,6 +293,12 @@ func TestDurationLimitStopsTheRun(t *testing.T) {
 		if !strings.Contains(r.Reason, "limits.duration") {
 			t.Errorf("reason %q does not name the limit", r.Reason)
 		}
+		// Each resume gets the same time again.
+		g.begin = Begin{Reopen: true}
+		r, err = g.coordinate(context.Background())
+		if err != nil || r.Status != RunStopped || r.Functions[0].Succeeded < 2*f.Succeeded-2 {
+			t.Errorf("resumed: %s, %v", summaryOf(r), err)
+		}
 	})
 }
 

@@ -45,6 +45,7 @@ func jitterOf(run, fn string, index, attempt int) float64 {
 func (s *State) reopen(again func(task.Status, task.Cause) bool) {
 	s.stopping, s.reason, s.finished = notStopping, "", 0
 	s.status = RunRunning
+	s.active = 0 // who says "go on" grants limits.duration anew
 	touched := map[*function]bool{}
 	for _, f := range s.order {
 		if f.reset(again) {

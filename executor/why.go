@@ -62,7 +62,11 @@ func describe(o *task.Outcome) []string {
 	if o.Code != "" {
 		s += ", code " + o.Code[:min(12, len(o.Code))]
 	}
-	return append([]string{s}, messageLine(o)...)
+	lines := append([]string{s}, messageLine(o)...)
+	if o.From != "" {
+		lines = append(lines, "  it ran, not taken from the cache: "+o.From)
+	}
+	return lines
 }
 
 func messageLine(o *task.Outcome) []string {

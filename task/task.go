@@ -115,7 +115,8 @@ type Outcome struct {
 	ID ID
 	// Cached: the result of an earlier task was used.
 	Cached bool
-	// From is what a cached success was taken from: "run fn/index".
+	// From is what a cached success was taken from ("run fn/index"), or, of a
+	// function that uses the cache, why earlier work was not used.
 	From string
 	// Code names the code the attempt ran: a hash, "" if unknown.
 	Code string
