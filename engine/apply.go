@@ -159,6 +159,9 @@ func (e *Engine) byKey(ctx context.Context, p *Planned, o ApplyOptions, run stri
 	if err != nil {
 		return nil, err
 	}
+	if _, err := settled(ctx, v); err != nil {
+		return nil, err
+	}
 	r, err := v.Report(ctx)
 	if err != nil {
 		return nil, err

@@ -47,7 +47,7 @@ func (e *Engine) Resume(ctx context.Context, run string, o ContinueOptions) (*Ha
 	if err != nil {
 		return nil, err
 	}
-	alive, err := v.Alive(ctx)
+	alive, err := settled(ctx, v)
 	if err != nil {
 		return nil, err
 	}
@@ -67,11 +67,35 @@ func (e *Engine) Resume(ctx context.Context, run string, o ContinueOptions) (*Ha
 	return e.start(ctx, v.Header, p, o, begin)
 }
 
+// settled says whether a coordinator works on the run. One that was killed
+// here may seem alive for a moment, while a child that it was just starting
+// still has its lock: that is waited for.
+func settled(ctx context.Context, v *executor.View) (alive bool, err error) {
+	host, pid := v.Coordinator()
+	here, _ := os.Hostname()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for until := time.Now().Add(5 * time.Second); ; {
+		alive, err = v.Alive(ctx)
+		if err != nil || !alive || host != here || pid == 0 || processExists(pid) || time.Now().After(until) {
+			return alive, err
+		}
+		select {
+		case <-ctx.Done():
+			return alive, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
 // Retry runs failed, cancelled and skipped tasks again, with the file and
 // code as they are now.
 func (e *Engine) Retry(ctx context.Context, run string, o ContinueOptions) (*Handle, error) {
 	v, err := executor.OpenView(ctx, e.Store, run)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := settled(ctx, v); err != nil {
 		return nil, err
 	}
 	r, err := v.Report(ctx)

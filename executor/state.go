@@ -17,11 +17,13 @@ type State struct {
 	byName   map[string]*function
 	begun    bool
 	epoch    int
-	started  int64 // Unix nanoseconds; of the run
-	session  int64 // when the present coordinator took the run
-	active   int64 // nanoseconds of earlier sessions
-	last     int64 // time of the last event
-	finished int64 // 0: not finished
+	host     string // where the last coordinator ran
+	pid      int    // its process
+	started  int64  // Unix nanoseconds; of the run
+	session  int64  // when the present coordinator took the run
+	active   int64  // nanoseconds of earlier sessions
+	last     int64  // time of the last event
+	finished int64  // 0: not finished
 	status   RunStatus
 	stopping stopKind
 	reason   string

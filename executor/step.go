@@ -81,6 +81,7 @@ func (s *State) takeOver(e *event) {
 		s.active += s.last - s.session
 	}
 	s.epoch, s.session = e.Epoch, e.At
+	s.host, s.pid = e.Host, e.PID
 	for _, f := range s.order {
 		if f.phase == preparing {
 			f.phase = waiting

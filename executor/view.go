@@ -390,5 +390,8 @@ func (v *View) readLog(ctx context.Context, key string, off, n int64) ([]byte, e
 	return b[:got], err
 }
 
+// Coordinator is the host and process of the last coordinator.
+func (v *View) Coordinator() (host string, pid int) { return v.state.host, v.state.pid }
+
 // Epoch counts the coordinators that the run has had.
 func (v *View) Epoch() int { return v.state.epoch }

@@ -26,6 +26,10 @@ const (
 	graceLook = time.Second
 )
 
+// sameSignal is how long a signal that comes again is the first one: timeout(1)
+// signals its child and the process group, so the child gets it twice at once.
+const sameSignal = 100 * time.Millisecond
+
 // watchSignals cancels the context at the first SIGINT or SIGTERM. A second
 // one of the same kind, or the end of the grace time, ends the process.
 //
@@ -38,7 +42,7 @@ func (a *app) watchSignals(ctx context.Context) (context.Context, func()) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		seen := map[os.Signal]bool{}
+		seen := map[os.Signal]time.Time{}
 		var late <-chan time.Time
 		for {
 			select {
@@ -50,10 +54,13 @@ func (a *app) watchSignals(ctx context.Context) (context.Context, func()) {
 				if sig == syscall.SIGPIPE {
 					continue
 				}
-				if seen[sig] {
+				if first, again := seen[sig]; again {
+					if time.Since(first) < sameSignal {
+						continue
+					}
 					a.quit(exitCancelled, "")
 				}
-				seen[sig] = true
+				seen[sig] = time.Now()
 				if run := a.leaving.Load(); sig == syscall.SIGTERM && a.leaveOnTerm.Load() && run != nil {
 					a.quit(exitCannot, fmt.Sprintf("left run %s as it is; go on with: %s resume %s", *run, program, *run))
 				}
