@@ -28,7 +28,7 @@ const (
 
 // sameSignal is how long a signal that comes again is the first one: timeout(1)
 // signals its child and the process group, so the child gets it twice at once.
-const sameSignal = 100 * time.Millisecond
+const sameSignal = 30 * time.Millisecond
 
 // watchSignals cancels the context at the first SIGINT or SIGTERM. A second
 // one of the same kind, or the end of the grace time, ends the process.
