@@ -236,7 +236,7 @@ func readJSONL(l *lineReader, to sink) error {
 		}
 		v, err := value.DecodeOrdered(bytes.TrimSpace(line))
 		if err != nil {
-			return &dataError{l.n, "not JSON: " + err.Error()}
+			return &dataError{l.n, err.Error()}
 		}
 		if value.HasNUL(v) {
 			return &dataError{l.n, "a NUL character, which no program can be given"}

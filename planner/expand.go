@@ -167,7 +167,7 @@ func (x *expander) pack(m *spec.Map, source func(sink) error) (Items, error) {
 	case errors.Is(err, errTooMany):
 		return nil, x.problem(m.Pos, m.Form, "%v", err)
 	case errors.Is(err, errNotFiles):
-		return nil, x.problem(m.Pos, m.Form, "sort: %s needs files, %v; sort: name works for every item", m.Sort, err)
+		return nil, x.problem(m.Pos, m.Form, "sort: %s: %v; these items can be sorted by name", m.Sort, err)
 	}
 	return nil, err
 }
@@ -305,7 +305,7 @@ func (x *expander) arithmetic(m *spec.Map) (Items, error) {
 	if m.Form == spec.FormMatrix {
 		product, ok := newMatrix(names, parts)
 		if !ok {
-			return nil, x.problem(m.Pos, m.Form, "%s make %v", lengths(names, parts, " x "), errTooMany)
+			return nil, x.problem(m.Pos, m.Form, "%s: together that is %v", lengths(names, parts, ", "), errTooMany)
 		}
 		return product, nil
 	}
@@ -450,8 +450,10 @@ func (x *expander) results(m *spec.Map, to sink) error {
 	if err != nil {
 		return x.trouble(m.Form, fmt.Errorf("results of %s: %w", m.From, err))
 	}
-	for _, v := range list {
-		if v == nil && info.Failed > 0 {
+	for i, v := range list {
+		// Where it is not known which results are missing, those that are null
+		// in a function with failures are taken for it.
+		if v == nil && (info.Without != nil && info.Without(i) || info.Without == nil && info.Failed > 0) {
 			continue
 		}
 		if err := to.value(v); err != nil {

@@ -274,12 +274,20 @@ func roots(pats nfa) []cloud.S3Root {
 
 // noMatch is the problem of a pattern that matches nothing.
 func (x *expander) noMatch(m *spec.Map, src int, text string) spec.Problems {
+	problem := func(format string, args ...any) spec.Problems {
+		var ps spec.Problems
+		errors.As(x.problem(m.Glob[src].Pos, m.Form, format, args...), &ps)
+		return ps
+	}
 	msg := fmt.Sprintf("no file matches %q", text)
 	if p, err := expandBraces(text); err == nil && len(p) == 1 && !newPatternOf(text).magic() {
 		msg = fmt.Sprintf("there is no file %q", text)
 	}
 	if !strings.HasPrefix(text, s3Scheme) {
 		msg += x.missingFolder(text)
+		if fi, err := os.Stat(x.absolutePath(text)); err == nil && fi.IsDir() {
+			return problem("%q is a folder, and folders are not items; add /* or /** for the files in it", text)
+		}
 		if _, err := os.Lstat(x.absolutePath(text)); err == nil && strings.ContainsAny(text, "*?[{") {
 			msg += "; a file has exactly this name: write [[], [*], [?] or [{] for a special character that stands for itself"
 		}
@@ -287,10 +295,7 @@ func (x *expander) noMatch(m *spec.Map, src int, text string) spec.Problems {
 	if len(m.Exclude) > 0 {
 		msg += " and is not excluded"
 	}
-	msg += "; if that is fine, set allow_empty: true"
-	var ps spec.Problems
-	errors.As(x.problem(m.Glob[src].Pos, m.Form, "%s", msg), &ps)
-	return ps
+	return problem("%s; if that is fine, set allow_empty: true", msg)
 }
 
 func newPatternOf(text string) *pattern {

@@ -313,7 +313,9 @@ func TestGlobIsTheNaiveOne(t *testing.T) {
 		}
 		segment := rapid.OneOf(rapid.Just("**"), rapid.Just("*"), rapid.StringMatching(`([ab.\-*?]|\[ab\]|\[!a\]){1,4}`),
 			rapid.Just("{a,b*}"), rapid.Just("{,a}b"), rapid.Just("{a/b,*}")).
-			Filter(func(s string) bool { return s != "." && s != ".." && strings.Trim(s, "*") != "" || s == "*" || s == "**" })
+			Filter(func(s string) bool {
+				return s != "." && s != ".." && strings.Trim(s, "*") != "" || s == "*" || s == "**"
+			})
 		pattern := rapid.Custom(func(t *rapid.T) string {
 			return strings.Join(rapid.SliceOfN(segment, 1, 4).Draw(t, "segments"), "/")
 		})

@@ -344,6 +344,9 @@ type NeedsInfo struct {
 	Failed  int    // failed tasks
 	Mapped  bool
 	Results func() ([]any, error) // in index order, nil where a tolerated item failed
+	// Without says which tasks ended without a result (failed, skipped): their
+	// nil is no value. nil: not known.
+	Without func(index int) bool
 }
 
 // RunInfo is what expressions see of the run.

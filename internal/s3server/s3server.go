@@ -13,9 +13,18 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
-	"testing"
 	"time"
 )
+
+// T is what is needed of a test.
+type T interface {
+	Helper()
+	TempDir() string
+	Setenv(key, value string)
+	Cleanup(func())
+	Skipf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
 
 // Server is a running S3 server. Folders in Dir are its buckets, files in them
 // its objects.
@@ -28,7 +37,7 @@ type Server struct {
 
 // Start starts a server that ends with the test. Where there is none the test
 // is skipped with the reason, but fails in CI, where CI=true is set.
-func Start(t testing.TB) *Server {
+func Start(t T) *Server {
 	t.Helper()
 	s, err := start(t)
 	if err != nil {
@@ -47,7 +56,7 @@ func (s *Server) Environ() []string {
 }
 
 // Setenv sets Environ for the test, which therefore cannot be parallel.
-func (s *Server) Setenv(t testing.TB) {
+func (s *Server) Setenv(t T) {
 	t.Helper()
 	for _, kv := range s.Environ() {
 		for i := range kv {
@@ -61,7 +70,7 @@ func (s *Server) Setenv(t testing.TB) {
 	t.Setenv("AWS_SESSION_TOKEN", "")
 }
 
-func start(t testing.TB) (*Server, error) {
+func start(t T) (*Server, error) {
 	bin, err := binary()
 	if err != nil {
 		return nil, err
