@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"sync"
@@ -15,7 +16,6 @@ const liveAfter = 250 * time.Millisecond
 
 // liveFile is live.json.
 type liveFile struct {
-	At    time.Time   `json:"at"`
 	Tasks []task.Live `json:"tasks"`
 }
 
@@ -57,11 +57,12 @@ func (c *Coordinator) background(ctx context.Context) *sync.WaitGroup {
 		defer wg.Done()
 		t := time.NewTicker(c.cfg.Poll)
 		defer t.Stop()
-		asked, told := false, false
+		asked := false
+		var told []byte // the tasks in live.json, nil: there is none
 		for {
 			select {
 			case <-ctx.Done():
-				if told {
+				if told != nil {
 					c.cfg.Store.Delete(context.WithoutCancel(ctx), liveKey(c.cfg.Header.Run))
 				}
 				return
@@ -79,23 +80,26 @@ func (c *Coordinator) background(ctx context.Context) *sync.WaitGroup {
 	return &wg
 }
 
-// tellLive rewrites live.json while there is something to tell. It is a hint
-// for readers: a failed write is repeated with the next.
-func (c *Coordinator) tellLive(ctx context.Context, told bool) bool {
+// tellLive rewrites live.json when the tasks in it are not those of told any
+// more. It is a hint for readers: a failed write is repeated with the next.
+func (c *Coordinator) tellLive(ctx context.Context, told []byte) []byte {
 	now := c.cfg.Now()
-	f := liveFile{At: now}
+	var tasks []task.Live
 	for _, l := range c.cfg.Live() {
 		if now.UnixNano()-l.Started >= int64(liveAfter) {
-			f.Tasks = append(f.Tasks, l)
+			tasks = append(tasks, l)
 		}
 	}
-	if len(f.Tasks) == 0 && !told {
-		return false
+	key := liveKey(c.cfg.Header.Run)
+	if len(tasks) == 0 {
+		if told != nil {
+			c.cfg.Store.Delete(ctx, key)
+		}
+		return nil
 	}
-	b, err := json.Marshal(f)
-	if err != nil {
+	b, err := json.Marshal(liveFile{Tasks: tasks})
+	if err != nil || bytes.Equal(b, told) || c.cfg.Store.Put(ctx, key, b) != nil {
 		return told
 	}
-	c.cfg.Store.Put(ctx, liveKey(c.cfg.Header.Run), b)
-	return len(f.Tasks) > 0
+	return b
 }

@@ -43,6 +43,9 @@ func (s *State) applyEvent(e *event) []action {
 		}
 	case evCoordinator:
 		s.takeOver(e)
+		if s.stopping != notStopping {
+			return nil // it died while it was being stopped; evReopen follows
+		}
 	case evPrepared:
 		if f := s.byName[e.Function]; f != nil && (f.phase == waiting || f.phase == preparing) {
 			acts = s.prepared(f, e)

@@ -258,6 +258,44 @@ func TestCancelEndsEverything(t *testing.T) {
 	}
 }
 
+// A coordinator that died while it was cancelling does not make the cancel
+// stick: who resumes wants the run to go on.
+func TestReopenAfterDeathWhileStopping(t *testing.T) {
+	t.Parallel()
+	p := bind(t, `{name: p, functions: {a: {command: [x], map: {range: 9}}, b: {command: [x], needs: a}}}`)
+	m := newSim(t, p, map[string]int{"a": 9}, ok)
+	m.begin()
+	for m.s.byName["a"].counts[task.Succeeded] < 3 {
+		m.one()
+	}
+	m.now++
+	rec, err := (&event{Kind: evCancel, At: m.now, Reason: "x"}).encode(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.records = append(m.records, rec)
+	m.restart()
+	m.begin(&event{Kind: evReopen})
+	if got := summaryOf(m.finish()); got != "succeeded; a succeeded 9/0/0/0; b succeeded 1/0/0/0" {
+		t.Error(got)
+	}
+}
+
+func TestRecordsStaySmall(t *testing.T) {
+	t.Parallel()
+	small := make([]task.Outcome, 1000)
+	if n := batchLen(small); n != maxBatch {
+		t.Errorf("%d outcomes in a record, want %d", n, maxBatch)
+	}
+	large := []task.Outcome{{Result: make([]byte, maxRecord+1)}, {Result: make([]byte, 10)}}
+	if n := batchLen(large); n != 1 {
+		t.Errorf("%d outcomes beside a large one", n)
+	}
+	if n := batchLen(small[:3]); n != 3 {
+		t.Errorf("%d of 3", n)
+	}
+}
+
 func TestRetryRunsWhatFailedAndWhatWasSkippedForIt(t *testing.T) {
 	t.Parallel()
 	p := bind(t, `{name: p, functions: {a: {command: [x], map: {range: 4}}, b: {command: [x], map: {from: a}}, c: {command: [x], needs: b}, d: {command: [x], needs: a, if: failure()}}}`)

@@ -1,0 +1,127 @@
+package executor
+
+import (
+	"fmt"
+
+	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/task"
+)
+
+// recorded is an input with its record; events that are not recorded have none.
+type recorded struct {
+	event    *event
+	outcomes *outcomes
+}
+
+func (c *Coordinator) encode(batch []input) (recs [][]byte, evs []recorded, err error) {
+	now := c.cfg.Now().UnixNano()
+	c.buf = c.buf[:0]
+	add := func(r recorded, enc func([]byte) ([]byte, error)) error {
+		var rec []byte
+		if enc != nil {
+			start := len(c.buf)
+			if c.buf, err = enc(c.buf); err != nil {
+				return err
+			}
+			rec = c.buf[start:len(c.buf):len(c.buf)]
+		}
+		recs, evs = append(recs, rec), append(evs, r)
+		return nil
+	}
+	for _, in := range batch {
+		if in.event != nil {
+			in.event.At = now
+			enc := in.event.encode
+			if in.event.Kind == evGone {
+				enc = nil
+			}
+			if err := add(recorded{event: in.event}, enc); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		for list := in.batch.Outcomes; len(list) > 0; {
+			n := batchLen(list)
+			o := &outcomes{at: now, function: in.batch.Function, list: list[:n]}
+			c.decideRetries(o)
+			if err := add(recorded{outcomes: o}, o.encode); err != nil {
+				return nil, nil, err
+			}
+			list = list[n:]
+		}
+		if len(in.batch.Unrun) > 0 {
+			e := &event{Kind: evRefused, At: now, Function: in.batch.Function, Indices: in.batch.Unrun}
+			if err := add(recorded{event: e}, nil); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+	return recs, evs, nil
+}
+
+// maxRecord is about how many bytes of results go into one record: reading
+// one result reads its record.
+const maxRecord = 256 << 10
+
+// batchLen is how many outcomes from the front go into one record.
+func batchLen(list []task.Outcome) int {
+	size := 0
+	for i := range list {
+		size += len(list[i].Result)
+		if i == maxBatch || i > 0 && size > maxRecord {
+			return i
+		}
+	}
+	return len(list)
+}
+
+// append makes records durable. A nil record has no position.
+func (c *Coordinator) append(recs [][]byte) ([]int64, error) {
+	pos := make([]int64, len(recs))
+	var real [][]byte
+	for _, r := range recs {
+		if r != nil {
+			real = append(real, r)
+		}
+	}
+	if len(real) == 0 {
+		return pos, nil
+	}
+	got, err := c.journal.Append(real...)
+	if err != nil {
+		return nil, err
+	}
+	for i, r := range recs {
+		if r != nil {
+			pos[i], got = got[0], got[1:]
+		}
+	}
+	return pos, nil
+}
+
+// decideRetries evaluates retries.when for failed attempts, so that the
+// decision is recorded with them and a fold need not repeat it.
+func (c *Coordinator) decideRetries(o *outcomes) {
+	f := c.state.byName[o.function]
+	if f == nil || f.spec.Retries.When == nil {
+		return
+	}
+	for i := range o.list {
+		oc := &o.list[i]
+		if oc.Status != task.Failed {
+			continue
+		}
+		env := &spec.Env{Params: c.cfg.Pipeline.Params, Run: c.cfg.Header.Info(), Failure: &spec.FailureInfo{
+			ExitCode: oc.Exit, Signal: oc.Signal, Cause: oc.Cause.String(), Attempt: oc.Attempt, Stderr: string(oc.Stderr)}}
+		again, err := f.spec.Retries.When.Bool(env)
+		if err != nil {
+			oc.Message += fmt.Sprintf(" (and retries.when could not be evaluated: %v)", err)
+		}
+		if err != nil || !again {
+			if o.noRetry == nil {
+				o.noRetry = make([]bool, len(o.list))
+			}
+			o.noRetry[i] = true
+		}
+	}
+}
