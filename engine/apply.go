@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/coiled-jobs/coiled-jobs/agent"
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/spec"
@@ -26,6 +27,9 @@ var errNoAWS = errors.New("cloud: aws is not available in this version; --local 
 func (e *Engine) Apply(ctx context.Context, p *Planned, o ApplyOptions) (*Handle, error) {
 	if p.Pipeline.Cloud == "aws" {
 		return nil, errNoAWS
+	}
+	if err := agent.Supported(); err != nil {
+		return nil, fmt.Errorf("cloud: local: %w", err)
 	}
 	if _, err := e.secrets(executor.Selected(p.Pipeline, o.Functions, o.Only)); err != nil {
 		return nil, err

@@ -243,6 +243,9 @@ func (e *Engine) start(ctx context.Context, h *executor.Header, p *spec.Pipeline
 	if h.Cloud == "aws" {
 		return nil, errNoAWS
 	}
+	if err := agent.Supported(); err != nil {
+		return nil, fmt.Errorf("cloud: local: %w", err)
+	}
 	// An old request to cancel is not meant for what begins now.
 	if err := e.Store.Delete(ctx, executor.CancelKey(h.Run)); err != nil {
 		return nil, err

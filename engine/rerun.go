@@ -20,6 +20,9 @@ import (
 // comes. The run is not touched: logs, result and outputs go to a store that
 // is removed afterwards. The outcome tells how it ended.
 func (e *Engine) RerunLocal(ctx context.Context, run, fn string, index int, out io.Writer) (*task.Outcome, error) {
+	if err := agent.Supported(); err != nil {
+		return nil, err
+	}
 	v, err := executor.OpenView(ctx, e.Store, run)
 	if err != nil {
 		return nil, err

@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package warden makes sure that no process of a run outlives its agent.
 //
 // There are three lines of defence. Direct children die with the thread that

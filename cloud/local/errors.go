@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"syscall"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -23,7 +22,7 @@ func fail(op, path string, err error) error {
 	cause := bare(err)
 	kind := cloud.KindOther
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+	case diskFull(err):
 		kind, cause = cloud.KindFull, fmt.Errorf("%w on %s", cause, describeDisk(path))
 	case errors.Is(err, syscall.EFBIG):
 		kind, cause = cloud.KindFull, fmt.Errorf("%w: the largest file allowed here (ulimit -f, or the file system) is reached", cause)
@@ -62,43 +61,6 @@ func bare(err error) error {
 		return se.Err
 	}
 	return err
-}
-
-// describeDisk names the disk that path lies on and the space that is left.
-func describeDisk(path string) string {
-	for {
-		var st syscall.Statfs_t
-		if err := syscall.Statfs(path, &st); err == nil {
-			size := uint64(st.Bsize)
-			return fmt.Sprintf("the disk at %s (%s free of %s)", mountPoint(path),
-				bytesText(uint64(st.Bavail)*size), bytesText(uint64(st.Blocks)*size))
-		}
-		parent := filepath.Dir(path)
-		if parent == path {
-			return "the disk of " + path
-		}
-		path = parent
-	}
-}
-
-// mountPoint is the topmost folder that is on the same device as path.
-func mountPoint(path string) string {
-	dev, ok := device(path)
-	for ok {
-		parent := filepath.Dir(path)
-		d, found := device(parent)
-		if parent == path || !found || d != dev {
-			break
-		}
-		path = parent
-	}
-	return path
-}
-
-func device(path string) (uint64, bool) {
-	var st syscall.Stat_t
-	err := syscall.Stat(path, &st)
-	return uint64(st.Dev), err == nil
 }
 
 func bytesText(n uint64) string {

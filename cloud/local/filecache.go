@@ -4,7 +4,6 @@ import (
 	"io/fs"
 	"os"
 	"sync"
-	"syscall"
 )
 
 // cachedFiles is how many files a store keeps open for reading. Readers go
@@ -22,7 +21,7 @@ type fileCache struct {
 type cachedFile struct {
 	*os.File
 	key  string
-	fd   int
+	fd   uintptr
 	refs int  // readers that use it now
 	out  bool // no longer in the list: the last reader closes it
 }
@@ -34,8 +33,7 @@ func (c *fileCache) get(s *Store, key string) (*cachedFile, error) {
 		if f.key != key {
 			continue
 		}
-		var st syscall.Stat_t
-		if err := syscall.Fstat(f.fd, &st); err != nil || st.Nlink == 0 {
+		if unlinked(f.fd) {
 			c.drop(i)
 			break
 		}
@@ -54,7 +52,7 @@ func (c *fileCache) get(s *Store, key string) (*cachedFile, error) {
 	f := &cachedFile{File: file, key: key, refs: 1}
 	raw, err := file.SyscallConn()
 	if err == nil {
-		err = raw.Control(func(fd uintptr) { f.fd = int(fd) })
+		err = raw.Control(func(fd uintptr) { f.fd = fd })
 	}
 	if err != nil {
 		file.Close()

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/coiled-jobs/coiled-jobs/ui"
 )
@@ -122,15 +121,15 @@ func (a *app) checkDisk() check {
 		return c
 	}
 	dir := strings.TrimPrefix(a.storeURL(state), "file://")
-	var s unix.Statfs_t
-	for err = unix.Statfs(dir, &s); err != nil && filepath.Dir(dir) != dir; err = unix.Statfs(dir, &s) {
+	free, err := diskFree(dir)
+	for err != nil && filepath.Dir(dir) != dir {
 		dir = filepath.Dir(dir) // it is made when it is needed
+		free, err = diskFree(dir)
 	}
 	if err != nil {
 		c.Detail = fmt.Sprintf("free space of %s is not known: %v", dir, err)
 		return c
 	}
-	free := int64(s.Bavail) * int64(s.Bsize)
 	c.Detail = ui.Bytes(free) + " free in " + dir
 	if free < leastDisk {
 		c.Advice = "logs and results need room: " + program + " gc removes old runs"
@@ -177,18 +176,18 @@ func lookPath(name, path string) (string, error) {
 // soft limit to the hard one already.
 func checkFiles() check {
 	c := check{Name: "open files", State: "warn"}
-	var l unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+	most, err := openFiles()
+	if err != nil {
 		c.Detail = err.Error()
 		return c
 	}
-	c.Detail = fmt.Sprintf("up to %d at a time", l.Cur)
-	if l.Cur < leastFiles {
+	c.Detail = fmt.Sprintf("up to %d at a time", most)
+	if most < leastFiles {
 		c.Advice = fmt.Sprintf("raise the limit to %d or more: ulimit -n", leastFiles)
 		return c
 	}
 	c.State = "ok"
-	if l.Cur > 1<<40 {
+	if most > 1<<40 {
 		c.Detail = "no limit"
 	}
 	return c

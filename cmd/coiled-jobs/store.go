@@ -74,6 +74,9 @@ func (a *app) stateDir() (string, error) {
 	if dir := a.getenv("XDG_STATE_HOME"); filepath.IsAbs(dir) {
 		return filepath.Join(dir, program), nil
 	}
+	if dir := a.getenv("LOCALAPPDATA"); runtime.GOOS == "windows" && filepath.IsAbs(dir) {
+		return filepath.Join(dir, program), nil
+	}
 	home := a.getenv("HOME")
 	if !filepath.IsAbs(home) {
 		return "", fmt.Errorf("cannot tell where to keep runs: HOME is %q; set HOME, or XDG_STATE_HOME to a folder", home)
