@@ -120,10 +120,8 @@ func TestWardenComesAndGoes(t *testing.T) {
 	w.cfg.Warden = []string{exe, "__warden"}
 	_, done := w.start(context.Background(), w.all("f")...)
 	waitFor(t, func() bool { _, err := os.Stat(filepath.Join(w.dir, "up")); return err == nil })
-	wardens := wardensOf(os.Getpid())
-	if len(wardens) == 0 {
-		t.Fatal("there is no warden")
-	}
+	var wardens []int
+	waitFor(t, func() bool { wardens = wardensOf(os.Getpid()); return len(wardens) > 0 }) // its name comes a moment after it
 	for _, pid := range wardens {
 		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
 			_ = syscall.Kill(pid, sig)
