@@ -72,3 +72,71 @@ func whole(block string) string {
 	}
 	return block
 }
+
+// helpNames finds the commands, and the flags of one command, in --help.
+var (
+	helpCommand = regexp.MustCompile(`(?m)^  ([a-z]+) {2,}\S`)
+	helpFlag    = regexp.MustCompile(`(?m)^ {2,6}(?:-[a-z], )?--([a-z-]+)`)
+)
+
+// TestDocumentedCommands compares docs/commands.md with what --help says.
+func TestDocumentedCommands(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/commands.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := string(text)
+	commands := helpCommand.FindAllStringSubmatch(help(t), -1)
+	if len(commands) < 20 {
+		t.Fatalf("found %d commands in --help, which cannot be all", len(commands))
+	}
+	for _, c := range commands {
+		name := c[1]
+		if !strings.Contains(doc, "### "+name) && !strings.Contains(doc, "- **"+name) {
+			t.Errorf("docs/commands.md has nothing about %s", name)
+		}
+		for _, f := range helpFlag.FindAllStringSubmatch(help(t, name), -1) {
+			if flag := "--" + f[1]; flag != "--help" && !regexp.MustCompile("`[^`\n]*"+flag+`\b`).MatchString(doc) {
+				t.Errorf("docs/commands.md has nothing about %s %s", name, flag)
+			}
+		}
+	}
+}
+
+func help(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(program, append(args, "--help")...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v --help: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+// TestReadmeStart: the two commands with which README.md begins are what it
+// says they are, and CI calls the second.
+func TestReadmeStart(t *testing.T) {
+	t.Parallel()
+	read := func(file string) string {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	start := regexp.MustCompile(`(?s)\n## Start\n(.*?)\n## `).FindStringSubmatch(read("../README.md"))
+	if start == nil {
+		t.Fatal("README.md has no section Start")
+	}
+	var commands []string
+	for _, m := range regexp.MustCompile(`(?m)^    (\S.*)$`).FindAllStringSubmatch(start[1], -1) {
+		commands = append(commands, m[1])
+	}
+	equal(t, "commands", commands, []string{
+		"go run ./cmd/coiled-jobs apply examples/pipelines/nyc-taxi/pipeline.yaml",
+		"./scripts/test",
+	})
+	if !strings.Contains(read("../.ci/run"), "\n./scripts/test") {
+		t.Error(".ci/run does not call ./scripts/test")
+	}
+}
