@@ -114,6 +114,10 @@ func (c *Coordinator) needsInfo(ctx context.Context, f *function) map[string]*sp
 		infos[need.spec.Name] = &spec.NeedsInfo{
 			Status: need.shown(), Count: need.n, Failed: need.counts[task.Failed], Mapped: need.spec.Map != nil,
 			Results: sync.OnceValues(func() ([]any, error) { return c.results(ctx, need) }),
+			// Read when need has ended: its table does not change any more.
+			Without: func(i int) bool {
+				return i >= len(need.table.status) || need.table.status[i] != task.Succeeded
+			},
 		}
 	}
 	return infos

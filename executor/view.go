@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/planner"
@@ -99,15 +100,14 @@ func (v *View) Report(ctx context.Context) (Report, error) {
 		}
 	}
 	r := v.state.report(v.Header, live)
-	r.Machines = 1
-	if !r.Status.Final() && !alive {
-		r.Machines = 0
-		if v.state.begun {
+	if v.state.begun {
+		r.Machines = 1 // as many as have worked for it, like apply says at its end
+		if !r.Status.Final() && !alive {
 			r.Status = RunInterrupted
 		}
 	}
-	if r.Status.Final() {
-		r.Machines = 0
+	if alive && !r.Status.Final() {
+		r.Seconds = max(r.Seconds, time.Since(r.Started).Seconds()) // the last record may be long ago
 	}
 	return r, nil
 }

@@ -14,9 +14,9 @@ import (
 const maxDepth = 1000
 
 // Decode reads one JSON document. Mappings become map[string]any, integers
-// that fit become int, other numbers float64. Surrogate escapes from \udc80 to
-// \udcff become the bytes they stand for, other lone ones U+FFFD; bytes that
-// are not UTF-8 are kept.
+// that fit become int, larger ones Number, other numbers float64. Surrogate
+// escapes from \udc80 to \udcff become the bytes they stand for, other lone
+// ones U+FFFD; bytes that are not UTF-8 are kept.
 func Decode(b []byte) (any, error) { return decode(b, modePlain) }
 
 // DecodeOrdered is Decode with mappings as *Object, their keys in the order of
@@ -345,6 +345,10 @@ func (d *decoder) number() (any, error) {
 		if n, err := strconv.ParseInt(string(text), 10, 64); err == nil && int64(int(n)) == n {
 			return int(n), nil
 		}
+		if d.mode == modeSkip {
+			return nil, nil
+		}
+		return Number(text), nil
 	}
 	f, err := strconv.ParseFloat(string(text), 64)
 	if err != nil && math.IsInf(f, 0) {

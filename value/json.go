@@ -32,8 +32,10 @@ func appendValue(dst []byte, v any, stored bool) []byte {
 		return strconv.AppendInt(dst, int64(v), 10)
 	case bool:
 		return strconv.AppendBool(dst, v)
+	case Number:
+		return append(dst, v...)
 	case float64:
-		return appendFloat(dst, v)
+		return appendJSONFloat(dst, v)
 	case *File:
 		switch {
 		case v == nil:
@@ -102,7 +104,7 @@ func appendReflected(dst []byte, r reflect.Value, stored bool) []byte {
 	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
 		return strconv.AppendUint(dst, r.Uint(), 10)
 	case reflect.Float32, reflect.Float64:
-		return appendFloat(dst, r.Float())
+		return appendJSONFloat(dst, r.Float())
 	case reflect.Pointer, reflect.Interface:
 		if r.IsNil() {
 			return append(dst, "null"...)
@@ -130,6 +132,19 @@ func plainMap(r reflect.Value) map[string]any {
 		m[Text(it.Key().Interface())] = it.Value().Interface()
 	}
 	return m
+}
+
+// appendJSONFloat writes a float so that it comes back as one: what has no
+// fraction keeps its ".0".
+func appendJSONFloat(dst []byte, f float64) []byte {
+	start := len(dst)
+	dst = appendFloat(dst, f)
+	for _, c := range dst[start:] {
+		if c != '-' && (c < '0' || c > '9') {
+			return dst
+		}
+	}
+	return append(dst, ".0"...)
 }
 
 // appendFloat writes a float as encoding/json does.

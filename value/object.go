@@ -106,3 +106,7 @@ func hasObject(v any) bool {
 	}
 	return false
 }
+
+// Number is an integer of JSON that does not fit an int, digit by digit. It
+// goes through unchanged; expressions cannot calculate with it.
+type Number string

@@ -24,13 +24,14 @@ func Text(v any) string {
 		if math.IsNaN(v) || math.IsInf(v, 0) {
 			return strconv.FormatFloat(v, 'g', -1, 64)
 		}
+		return string(appendFloat(nil, v)) // people write 5, not 5.0
 	case time.Time:
 		return v.Format(time.RFC3339Nano)
 	case time.Duration:
 		return v.String()
 	case []byte:
 		return string(v)
-	case nil, bool, []any, map[string]any, *Object:
+	case nil, bool, []any, map[string]any, *Object, Number:
 	default:
 		if r := reflect.ValueOf(v); r.Kind() == reflect.String {
 			return r.String()
@@ -92,7 +93,7 @@ func Scalar(source string) any {
 	}
 	d := decoder{b: []byte(source)}
 	v, err := d.number()
-	if err != nil || d.i != len(source) || string(Append(nil, v)) != source {
+	if _, big := v.(Number); err != nil || big || d.i != len(source) || Text(v) != source {
 		return source
 	}
 	return v
