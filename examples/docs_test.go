@@ -93,7 +93,7 @@ func TestDocumentedCommands(t *testing.T) {
 	}
 	for _, c := range commands {
 		name := c[1]
-		if !strings.Contains(doc, "### "+name) && !strings.Contains(doc, "- **"+name) {
+		if !regexp.MustCompile(`(?m)^(### |- \*\*)` + name + `\b`).MatchString(doc) {
 			t.Errorf("docs/commands.md has nothing about %s", name)
 		}
 		for _, f := range helpFlag.FindAllStringSubmatch(help(t, name), -1) {
