@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -180,6 +181,8 @@ func (e *Engine) byKey(ctx context.Context, p *Planned, o ApplyOptions, run stri
 		note := "this run has the key " + o.Key + " and has succeeded; nothing is run again"
 		if fn := e.changedCode(v, p.Pipeline, p.Dir); fn != "" {
 			note += " (warning: the code of " + fn + " has changed since; use another key to run it)"
+		} else if !bytes.Equal(v.Pipeline().Source, p.Pipeline.Source) {
+			note += " (warning: the pipeline file has changed since; use another key to run it)"
 		}
 		return finishedHandle(r, note), nil
 	case executor.RunPending:
@@ -187,7 +190,7 @@ func (e *Engine) byKey(ctx context.Context, p *Planned, o ApplyOptions, run stri
 	}
 	h, err := e.Retry(ctx, run, ContinueOptions{Detach: o.Detach, NoCache: o.NoCache})
 	if h != nil && h.Joined == "" {
-		h.Joined = "this run has the key " + o.Key + " and was " + string(r.Status) + "; it goes on"
+		h.Joined = "this run has the key " + o.Key + " and its status was " + string(r.Status) + "; it goes on"
 	}
 	return h, err
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -331,7 +330,7 @@ func (e *Engine) awaitCoordinator(ctx context.Context, run string, died <-chan e
 			text, _ := os.ReadFile(log)
 			return fmt.Errorf("the coordinator ended before it began (%v): %s", err, lastLine(text))
 		case <-deadline:
-			return errors.New("the coordinator did not begin within 10 s; see " + log)
+			return fmt.Errorf("the coordinator did not begin within %s; see %s", startGrace, log)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-t.C:

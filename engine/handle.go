@@ -93,7 +93,7 @@ type watcher struct {
 const watchEvery = 100 * time.Millisecond
 
 // startGrace is how long a coordinator has to take a run that was started for it.
-const startGrace = 10 * time.Second
+const startGrace = 30 * time.Second
 
 // watch follows a run to its end.
 func (e *Engine) watch(ctx context.Context, run, joined string) (*Handle, error) {

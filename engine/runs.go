@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -36,11 +37,22 @@ func (e *Engine) point(h *executor.Header) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(e.pointers(), h.Run+".json")
-	if err := os.WriteFile(path+".new", b, 0o600); err != nil {
+	// A name of its own: several processes with one key may be here at once.
+	f, err := os.CreateTemp(e.pointers(), h.Run+".*.new")
+	if err != nil {
 		return err
 	}
-	return os.Rename(path+".new", path)
+	_, err = f.Write(b)
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), filepath.Join(e.pointers(), h.Run+".json"))
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
 }
 
 // own reads the caller's pointers, newest first.
@@ -94,11 +106,7 @@ func (e *Engine) Find(ctx context.Context, ref string) (run string, store cloud.
 		return "", nil, err
 	}
 	if ref == "latest" {
-		if len(own) == 0 {
-			return "", nil, usagef("you have no run yet; `coiled-jobs runs --all` lists everybody's in the store")
-		}
-		store, err = e.storeOf(own[0])
-		return own[0].Run, store, err
+		return e.latest(ctx, own)
 	}
 	if ref == "" {
 		return "", nil, usagef("the run is an empty text; `coiled-jobs runs` lists yours")
@@ -106,8 +114,7 @@ func (e *Engine) Find(ctx context.Context, ref string) (run string, store cloud.
 	matches := map[string]*pointer{}
 	for i := range own {
 		if own[i].Run == ref {
-			store, err = e.storeOf(own[i])
-			return ref, store, err
+			return e.pointed(ctx, own[i])
 		}
 		if matchesRun(own[i].Run, ref) {
 			matches[own[i].Run] = &own[i]
@@ -125,10 +132,34 @@ func (e *Engine) Find(ctx context.Context, ref string) (run string, store cloud.
 			matches[id] = nil
 		}
 	}
-	return e.oneOf(ref, matches)
+	return e.oneOf(ctx, ref, matches)
 }
 
-func (e *Engine) oneOf(ref string, matches map[string]*pointer) (string, cloud.Store, error) {
+// latest is the newest of the caller's runs that is still there.
+func (e *Engine) latest(ctx context.Context, own []pointer) (string, cloud.Store, error) {
+	for _, p := range own {
+		run, store, err := e.pointed(ctx, p)
+		var gone *UsageError
+		if !errors.As(err, &gone) {
+			return run, store, err
+		}
+	}
+	return "", nil, usagef("you have no run yet; `coiled-jobs runs --all` lists everybody's in the store")
+}
+
+// pointed is the run of a pointer, unless it was deleted behind the caller's back.
+func (e *Engine) pointed(ctx context.Context, p pointer) (string, cloud.Store, error) {
+	store, err := e.storeOf(p)
+	if err == nil {
+		_, err = executor.LoadHeader(ctx, store, p.Run)
+	}
+	if cloud.KindOf(err) == cloud.KindNotFound {
+		return "", nil, usagef("run %s is not in its store %s any more", p.Run, p.Store)
+	}
+	return p.Run, store, err
+}
+
+func (e *Engine) oneOf(ctx context.Context, ref string, matches map[string]*pointer) (string, cloud.Store, error) {
 	var names []string
 	for id := range matches {
 		names = append(names, id)
@@ -139,8 +170,7 @@ func (e *Engine) oneOf(ref string, matches map[string]*pointer) (string, cloud.S
 		return "", nil, usagef("no run %q; `coiled-jobs runs` lists yours, `runs --all` everybody's in the store", ref)
 	case 1:
 		if p := matches[names[0]]; p != nil {
-			store, err := e.storeOf(*p)
-			return names[0], store, err
+			return e.pointed(ctx, *p)
 		}
 		return names[0], e.Store, nil
 	}
@@ -154,6 +184,9 @@ func matchesRun(id, ref string) bool {
 
 // stored is the ids of all runs in the store.
 func (e *Engine) stored(ctx context.Context) ([]string, error) {
+	if e.Store == nil {
+		return nil, nil // none was made yet
+	}
 	var ids []string
 	err := e.Store.List(ctx, executor.IndexPrefix, func(o cloud.ObjectInfo) bool {
 		ids = append(ids, strings.TrimPrefix(o.Key, executor.IndexPrefix))
@@ -170,10 +203,15 @@ func (e *Engine) Runs(ctx context.Context, all bool) ([]RunSummary, error) {
 		if cloud.KindOf(err) == cloud.KindNotFound {
 			return nil // removed, or not recorded yet
 		}
-		if err == nil {
-			list = append(list, s)
+		if err != nil {
+			if ctx.Err() == nil { // one that cannot be read does not hide the others
+				fmt.Fprintf(e.Stderr, "coiled-jobs: run %s cannot be read: %v\n", run, err)
+				return nil
+			}
+			return err
 		}
-		return err
+		list = append(list, s)
+		return nil
 	}
 	if all {
 		ids, err := e.stored(ctx)

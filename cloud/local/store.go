@@ -56,6 +56,16 @@ func OpenStore(dir string) (*Store, error) {
 	if err := os.MkdirAll(abs, 0o700); err != nil {
 		return nil, openError(abs, err)
 	}
+	return FindStore(abs)
+}
+
+// FindStore opens the store in a folder that exists; KindNotFound if it does
+// not. Nothing is written.
+func FindStore(dir string) (*Store, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fail("open store", dir, err)
+	}
 	root, err := os.OpenRoot(abs)
 	if err != nil {
 		return nil, openError(abs, err)

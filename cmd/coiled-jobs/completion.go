@@ -57,7 +57,7 @@ func (a *app) completeRuns(cmd *cobra.Command, args []string, prefix string) ([]
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), completeTimeout)
 	defer cancel()
-	e, err := a.engine(ctx)
+	e, err := a.reader(ctx)
 	if err != nil {
 		return nil, none
 	}
@@ -85,7 +85,7 @@ func (a *app) completeTasks(cmd *cobra.Command, args []string, prefix string) ([
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), completeTimeout)
 	defer cancel()
-	e, err := a.engine(ctx)
+	e, err := a.reader(ctx)
 	if err != nil {
 		return nil, none
 	}

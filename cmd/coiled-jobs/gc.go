@@ -30,7 +30,7 @@ func newGCCmd(a *app, runF func(context.Context, *gcOptions) error) *cobra.Comma
 }
 
 func runGC(ctx context.Context, o *gcOptions) error {
-	e, err := o.app.engine(ctx)
+	e, err := o.app.reader(ctx)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func newCoordinateCmd(a *app, runF func(context.Context, *coordinateOptions) err
 }
 
 func runCoordinate(ctx context.Context, o *coordinateOptions) error {
-	e, err := o.app.engine(ctx)
+	e, err := o.app.reader(ctx)
 	if err != nil {
 		return err
 	}

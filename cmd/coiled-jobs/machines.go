@@ -42,7 +42,7 @@ type machineLine struct {
 
 func runMachines(ctx context.Context, o *machinesOptions) error {
 	a := o.app
-	e, err := a.engine(ctx)
+	e, err := a.reader(ctx)
 	if err != nil {
 		return err
 	}

@@ -83,7 +83,7 @@ func (o *planOptions) printItems(p *engine.Planned) error {
 			if err := planner.WriteItemsJSON(o.app.stdout, f.Name, f.Items); err != nil {
 				return err
 			}
-		case f.Dynamic || f.StreamsFrom != "":
+		case f.Dynamic || f.StreamsFrom+f.WaitsFor != "":
 			fmt.Fprintf(o.app.messages, "%s: its items are results of %s, known when the run is on\n", f.Name, strings.Join(f.Needs, ", "))
 		}
 	}
@@ -117,7 +117,10 @@ func (a *app) printPlan(r planner.Report) error {
 		case f.Streams != "":
 			row[6] = "each task starts when its item of " + f.Streams + " is done"
 		case len(f.Waits) > 0:
-			row[6] = "waits for " + strings.Join(f.Waits, ", ") + " to know its tasks"
+			row[6] = "waits for " + strings.Join(f.Waits, ", ")
+			if f.Tasks == nil {
+				row[6] += " to know its tasks"
+			}
 		}
 		t.Rows = append(t.Rows, row)
 	}

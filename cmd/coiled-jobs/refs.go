@@ -90,7 +90,7 @@ func parseTaskRef(s string) (taskRef, error) {
 // findRun looks up RUN. The engine then works on the store that the run is in,
 // which need not be the one for new runs.
 func (a *app) findRun(ctx context.Context, ref string) (e *engine.Engine, run string, err error) {
-	if e, err = a.engine(ctx); err != nil {
+	if e, err = a.reader(ctx); err != nil {
 		return nil, "", err
 	}
 	run, e.Store, err = e.Find(ctx, ref)

@@ -34,7 +34,7 @@ separated by tabs: run, pipeline, status, started, seconds, tasks, failed, dolla
 
 func runRuns(ctx context.Context, o *runsOptions) error {
 	a := o.app
-	e, err := a.engine(ctx)
+	e, err := a.reader(ctx)
 	if err != nil {
 		return err
 	}

@@ -20,14 +20,20 @@ import (
 // errNoBuckets is what stores in a bucket get.
 var errNoBuckets = errors.New("stores in a bucket come with the EC2 backend, which is not part of this version; name a folder")
 
-// engine wires the parts together. It opens the store, so it is called by
-// commands that need one, when they need it.
+// engine wires the parts together, for commands that start runs: the store is
+// made if there is none yet.
 func (a *app) engine(ctx context.Context) (*engine.Engine, error) {
+	return a.wire(ctx, true)
+}
+
+// reader is an engine for commands about runs that exist. Nothing is made for
+// them: where there is no store yet, the engine has none.
+func (a *app) reader(ctx context.Context) (*engine.Engine, error) {
+	return a.wire(ctx, false)
+}
+
+func (a *app) wire(ctx context.Context, create bool) (*engine.Engine, error) {
 	state, err := a.stateDir()
-	if err != nil {
-		return nil, err
-	}
-	store, err := a.openStore(a.storeURL(state))
 	if err != nil {
 		return nil, err
 	}
@@ -35,10 +41,18 @@ func (a *app) engine(ctx context.Context) (*engine.Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find this program on disk: %w", err)
 	}
-	return &engine.Engine{
-		Store: store, StateDir: state, Environ: a.environ, Exe: exe, Version: buildVersion(), Owner: a.owner(),
-		Stderr: a.messages, OpenStore: a.openStore, S3: openS3(ctx),
-	}, nil
+	e := &engine.Engine{
+		StateDir: state, Environ: a.environ, Exe: exe, Version: buildVersion(), Owner: a.owner(), Stderr: a.messages,
+		OpenStore: func(url string) (cloud.Store, error) { return a.openStore(url, false) }, S3: openS3(ctx),
+	}
+	store, err := a.openStore(a.storeURL(state), create)
+	switch {
+	case err == nil:
+		e.Store = store
+	case create || cloud.KindOf(err) != cloud.KindNotFound:
+		return nil, err
+	}
+	return e, nil
 }
 
 // storeURL is the store by flag, environment, default.
@@ -53,7 +67,7 @@ func (a *app) storeURL(state string) string {
 }
 
 // openStore opens a store by its address: a folder, or file:// and a folder.
-func (a *app) openStore(url string) (cloud.Store, error) {
+func (a *app) openStore(url string, create bool) (cloud.Store, error) {
 	dir := strings.TrimPrefix(url, "file://")
 	if scheme, _, ok := strings.Cut(dir, "://"); ok {
 		if scheme != "s3" {
@@ -65,7 +79,15 @@ func (a *app) openStore(url string) (cloud.Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store %s: %w", url, err)
 	}
-	return local.OpenStore(dir)
+	open := local.FindStore
+	if create {
+		open = local.OpenStore
+	}
+	store, err := open(dir)
+	if err != nil {
+		return nil, err // not a nil *Store in an interface
+	}
+	return store, nil
 }
 
 // stateDir is the folder in the user's state directory that keeps what this
