@@ -90,7 +90,7 @@ func (a *Agent) function(ctx context.Context, name string) (*function, error) {
 func (fn *function) prepare(ctx context.Context) (err error) {
 	run, f := fn.a.run, fn.f
 	fn.count = run.Count(fn.name)
-	if from, ok := f.Streams(); ok {
+	if from, ok := f.Follows(); ok {
 		fn.from = from
 	} else if f.Map != nil {
 		if fn.items, err = run.Items(ctx, fn.name); err != nil {

@@ -113,7 +113,8 @@ func (c *Coordinator) needsInfo(ctx context.Context, f *function) map[string]*sp
 	for _, need := range f.needs {
 		infos[need.spec.Name] = &spec.NeedsInfo{
 			Status: need.shown(), Count: need.n, Failed: need.counts[task.Failed], Mapped: need.spec.Map != nil,
-			Results: sync.OnceValues(func() ([]any, error) { return c.results(ctx, need) }),
+			BehindFailure: need.behindFailure,
+			Results:       sync.OnceValues(func() ([]any, error) { return c.results(ctx, need) }),
 			// Read when need has ended: its table does not change any more.
 			Without: func(i int) bool {
 				return i >= len(need.table.status) || need.table.status[i] != task.Succeeded
@@ -191,7 +192,7 @@ func (c *Coordinator) writeNeeds(ctx context.Context, f *function) (needsEntry, 
 		return e, err
 	}
 	for _, need := range f.needs {
-		if need == f.from {
+		if need == f.from && !f.barrier {
 			continue // it may still run; its result of the same index is the item
 		}
 		if err := c.writeResults(ctx, need, filepath.Join(e.dir, need.spec.Name+".jsonl")); err != nil {

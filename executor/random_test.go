@@ -36,6 +36,9 @@ func randomPipeline(t *testing.T, rng *rand.Rand) (*spec.Pipeline, map[string]in
 		case kind == 0 && len(mapped) > 0:
 			from := mapped[rng.IntN(len(mapped))]
 			fmt.Fprintf(&b, "    map: {from: %s}\n", from)
+			if rng.IntN(3) == 0 {
+				b.WriteString("    env: {N: '${{ count }}'}\n") // waits for all of it
+			}
 			tasks[name] = tasks[from]
 			mapped = append(mapped, name)
 			needs = nil

@@ -37,7 +37,13 @@ func backoff(r *spec.Retries, n int, jitter float64) time.Duration {
 func jitterOf(run, fn string, index, attempt int) float64 {
 	h := fnv.New64a()
 	h.Write([]byte(run + "/" + fn + "/" + strconv.Itoa(index) + "/" + strconv.Itoa(attempt)))
-	return float64(h.Sum64()>>11)/float64(1<<52) - 1
+	// The last bytes of a name hardly move the high bits of FNV: neighbours
+	// would all come back at the same moment.
+	x := h.Sum64()
+	x = (x ^ x>>33) * 0xff51afd7ed558ccd
+	x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
+	x ^= x >> 33
+	return float64(x>>11)/float64(1<<52) - 1
 }
 
 // reopen lets a stopped or cancelled run go on: what the stop left undone is

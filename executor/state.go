@@ -56,13 +56,17 @@ type function struct {
 	spec       *spec.Function
 	needs      []*function
 	dependents []*function
-	from       *function // streams behind it, nil if it does not
+	from       *function // task i follows task i there; nil if none does
+	barrier    bool      // but only when all of from is done
 	depth      int       // longest way from a function without needs
 	only       map[int]bool
 
-	phase   phase
-	status  task.Status // final when phase is done
-	reason  string
+	phase  phase
+	status task.Status // final when phase is done
+	reason string
+	// behindFailure: skipped, and a function before it failed.
+	behindFailure bool
+
 	planned bool // n is known
 	n       int
 	table   table
@@ -146,8 +150,9 @@ func newState(run string, functions []*spec.Function, only map[string][]int) *St
 			f.needs = append(f.needs, need)
 			need.dependents = append(need.dependents, f)
 		}
-		if from, ok := f.spec.Streams(); ok {
-			f.from = s.byName[from]
+		if from, ok := f.spec.Follows(); ok {
+			_, streams := f.spec.Streams()
+			f.from, f.barrier = s.byName[from], !streams
 		}
 	}
 	depths := map[*function]int{}

@@ -112,8 +112,11 @@ func (f *function) requeue() {
 
 // mayRun says whether nothing but a slot is missing for a pending task.
 func (f *function) mayRun(i int) bool {
-	return f.from == nil || f.from.table.status != nil && i < f.from.n && f.from.table.status[i] == task.Succeeded
+	return f.from == nil || !f.held() && f.from.table.status != nil && i < f.from.n && f.from.table.status[i] == task.Succeeded
 }
+
+// held says that f waits for the whole function that its tasks follow.
+func (f *function) held() bool { return f.barrier && f.from.phase != done }
 
 // prepared: the function's if and map are evaluated.
 func (s *State) prepared(f *function, e *event) []action {
@@ -156,7 +159,7 @@ func plural(n int, word string) string {
 
 // follow moves a pending task of a streaming function after its upstream task.
 func (s *State) follow(f *function, i int) {
-	if f.phase != running || f.table.status[i] != task.Pending {
+	if f.phase != running || f.table.status[i] != task.Pending || f.held() {
 		return
 	}
 	up := task.Pending
@@ -194,11 +197,28 @@ func (s *State) closeAs(f *function, st task.Status, reason string) []action {
 		}
 	}
 	f.phase, f.status, f.reason = done, st, reason
+	f.behindFailure = false
+	for _, need := range f.needs {
+		f.behindFailure = f.behindFailure || st == task.Skipped && (need.status == task.Failed || need.behindFailure)
+	}
+	s.release(f)
 	text := st.String()
 	if reason != "" {
 		text += ": " + reason
 	}
 	return []action{actNotice{Notice{Time: time.Unix(0, s.last), Kind: NoticeFunction, Function: f.spec.Name, Text: text}}}
+}
+
+// release lets the tasks follow that waited for all of f.
+func (s *State) release(f *function) {
+	for _, d := range f.dependents {
+		if d.from != f || !d.barrier || d.phase != running {
+			continue
+		}
+		for i := range d.table.status {
+			s.follow(d, i)
+		}
+	}
 }
 
 // applyOutcomes folds what agents reported. pos is the position of the record.
@@ -389,24 +409,33 @@ func (s *State) advanceOne(f *function) []action {
 func (s *State) mayPrepare(f *function) []action {
 	var bad []string
 	for _, need := range f.needs {
-		if need == f.from && need.phase == running {
+		streams := need == f.from && !f.barrier
+		if streams && need.phase == running {
 			continue
 		}
 		if need.phase != done {
 			return nil
 		}
-		if !need.ok() && !(need == f.from && need.table.status != nil && need.counts[task.Succeeded] > 0) {
-			bad = append(bad, need.spec.Name+" "+past(need.status))
+		if !need.ok() && !(streams && need.table.status != nil && need.counts[task.Succeeded] > 0) {
+			if !f.excuses(need) {
+				bad = append(bad, need.spec.Name+" "+past(need.status))
+			}
 		}
-	}
-	if len(bad) > 0 && (f.spec.If == nil || !f.spec.If.UsesStatus()) {
-		return s.closeAs(f, task.Skipped, strings.Join(bad, ", "))
 	}
 	if f.from != nil && !f.planned {
 		f.plan(f.from.n)
 	}
+	if len(bad) > 0 {
+		return s.closeAs(f, task.Skipped, strings.Join(bad, ", "))
+	}
 	f.phase = preparing
 	return []action{actPrepare{f}}
+}
+
+// excuses says whether the if of f decides what becomes of it although need
+// did not succeed.
+func (f *function) excuses(need *function) bool {
+	return f.spec.If.Excuses(need.spec.Name, need.status.String())
 }
 
 func past(st task.Status) string {
@@ -429,7 +458,7 @@ func (s *State) complete(f *function) []action {
 	case f.failedTooOften():
 		st = task.Failed
 		reason = fmt.Sprintf("%d of %d %s failed", f.counts[task.Failed], f.n, plural(f.n, "task"))
-	case f.from != nil && f.from.status != task.Succeeded:
+	case f.from != nil && f.from.status != task.Succeeded && !f.excuses(f.from):
 		st, reason = task.Skipped, f.from.spec.Name+" "+past(f.from.status)
 	}
 	return s.closeAs(f, st, reason)

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -57,6 +58,10 @@ func TestRunsEndAs(t *testing.T) {
 			map[string]int{"a": 4}, failing("a/1"), "succeeded; a succeeded 3/1/0/0; b succeeded 3/0/1/0; c succeeded 1/0/0/0"},
 		{"from of from", `{name: p, functions: {a: {command: [x], map: {range: 3}}, b: {command: [x], map: {from: a}}, c: {command: [x], map: {from: b}}}}`,
 			map[string]int{"a": 3}, failing("b/1"), "failed; a succeeded 3/0/0/0; b failed 2/1/0/0; c skipped 2/0/1/0"},
+		{"waits, behind a failure", `{name: p, functions: {a: {command: [x], map: {range: 4}}, b: {command: [x, "${{ count }}"], map: {from: a}}}}`,
+			map[string]int{"a": 4}, failing("a/1"), "failed; a failed 3/1/0/0; b skipped 0/0/4/0"},
+		{"waits, keeps the index", `{name: p, functions: {a: {command: [x], max_failures: 1, map: {range: 4}}, b: {command: [x, "${{ count }}"], map: {from: a}}, c: {command: [x], map: {from: b}}}}`,
+			map[string]int{"a": 4}, failing("a/1"), "succeeded; a succeeded 3/1/0/0; b succeeded 3/0/1/0; c succeeded 3/0/1/0"},
 		{"all of upstream failed", `{name: p, functions: {a: {command: [x], map: {range: 2}}, b: {command: [x], map: {from: a}}}}`,
 			map[string]int{"a": 2}, failing("a/*"), "failed; a failed 0/2/0/0; b skipped 0/0/2/0"},
 	}
@@ -191,10 +196,20 @@ func TestBackoff(t *testing.T) {
 			t.Errorf("many failures: %s", d)
 		}
 	}
+	// Neighbours are spread over the whole range, or they all come back at once.
+	var quarters [4]int
 	for i := range 1000 {
-		if j := jitterOf("run", "fn", i, 1); j < -1 || j > 1 {
+		j := jitterOf("run", "fn", i, 1)
+		if j < -1 || j > 1 {
 			t.Fatalf("jitter %v", j)
 		}
+		quarters[min(3, int((j+1)*2))]++
+	}
+	if slices.Min(quarters[:]) < 150 {
+		t.Errorf("jitter of 1000 tasks by quarters: %v", quarters)
+	}
+	if a, b := jitterOf("run", "fn", 0, 1), jitterOf("run", "fn", 0, 2); math.Abs(a-b) < 0.01 {
+		t.Errorf("attempts wait alike: %v, %v", a, b)
 	}
 }
 

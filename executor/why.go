@@ -111,6 +111,8 @@ func (v *View) whyPending(f *function, i, attempts int) string {
 			}
 		}
 		return fmt.Sprintf("it waits for %v", open)
+	case f.from != nil && f.held():
+		return "it waits for " + f.from.spec.Name
 	case f.from != nil && !f.mayRun(i):
 		return fmt.Sprintf("it waits for %s/%d", f.from.spec.Name, i)
 	case attempts > 0:

@@ -46,6 +46,10 @@ func Make(ctx context.Context, p *spec.Pipeline, in Inputs, opt Options) (*Plan,
 			f.StreamsFrom, f.Tasks = from, -1
 			continue
 		}
+		if from, ok := fn.Follows(); ok {
+			f.WaitsFor, f.Tasks = from, -1
+			continue
+		}
 		if Dynamic(fn.Map) {
 			f.Dynamic, f.Tasks = true, -1
 			continue
@@ -70,8 +74,8 @@ func Make(ctx context.Context, p *spec.Pipeline, in Inputs, opt Options) (*Plan,
 	}
 	plan := &Plan{Functions: plans}
 	for _, f := range plans {
-		if f.StreamsFrom != "" {
-			f.Tasks = plan.Function(f.StreamsFrom).Tasks
+		if from := f.StreamsFrom + f.WaitsFor; from != "" {
+			f.Tasks = plan.Function(from).Tasks
 			f.Elements = max(f.Tasks, 0)
 		}
 	}
@@ -211,7 +215,7 @@ func warnings(p *spec.Pipeline, plan *Plan) []string {
 	var all []string
 	for _, fn := range p.Functions {
 		f := plan.Function(fn.Name)
-		if f == nil || !f.Mapped || f.StreamsFrom != "" {
+		if f == nil || !f.Mapped || f.StreamsFrom+f.WaitsFor != "" {
 			continue
 		}
 		switch {

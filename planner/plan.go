@@ -64,8 +64,11 @@ type FunctionPlan struct {
 	// StreamsFrom is set if the function starts item by item behind another;
 	// the number of tasks is that function's, -1 if it is not known yet.
 	StreamsFrom string
+	// WaitsFor is set instead if its task i is about result i of another
+	// function, but starts when that is done.
+	WaitsFor string
 	// Items is the items of a mapped function that is neither Dynamic nor
-	// streaming. With Options.Only it holds the chosen ones alone; IndexOf
+	// behind another one. With Options.Only it holds the chosen ones alone; IndexOf
 	// tells the index they have among all.
 	Items Items
 	Tasks int

@@ -26,7 +26,7 @@ type ReportFunction struct {
 	Bytes int64  `json:"bytes"`
 
 	Needs []string `json:"needs"`
-	// Waits is the functions that must be done before the tasks are known.
+	// Waits is the functions that must be done before the items of its map are known.
 	Waits []string `json:"waits,omitempty"`
 	// Streams is the function behind which it starts item by item.
 	Streams  string         `json:"streams_from,omitempty"`
@@ -68,7 +68,7 @@ func NewReport(p *spec.Pipeline, plan *Plan) Report {
 			}
 			rf.Estimate = estimate(fn, tasks)
 		}
-		if f.Dynamic {
+		if f.Dynamic || f.WaitsFor != "" {
 			rf.Waits = append([]string{}, f.Needs...)
 		}
 		r.Functions = append(r.Functions, rf)

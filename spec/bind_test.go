@@ -473,6 +473,26 @@ func TestStreams(t *testing.T) {
 	}
 }
 
+// Which of them keep the index of the result, whether they wait or not.
+func TestFollows(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]bool{
+		"map: {from: a, where: 'item > 1'}, run: echo":                   true,
+		"map: {from: a}, if: params.x, run: echo":                        true,
+		"map: {from: a}, run: 'echo ${{ count }} ${{ needs.a.failed }}'": true,
+		"map: {from: a, sort: name}, run: echo":                          false,
+		"map: {from: a, limit: 5}, run: echo":                            false,
+		"map: {from: a, batch: 5}, run: echo":                            false,
+		"map: {matrix: {x: {from: a}, y: [1, 2]}}, run: echo":            false,
+		"map: {items: '${{ needs.a.results }}'}, needs: a, run: echo":    false,
+	} {
+		p := mustBind(t, "name: x\nparams: {x: true}\nfunctions:\n  a: {map: {range: 3}, run: echo}\n  f: {"+body+"}\n", BindOptions{})
+		if from, ok := p.Function("f").Follows(); ok != want || ok && from != "a" {
+			t.Errorf("%s: follows %v from %q", body, ok, from)
+		}
+	}
+}
+
 // The path of a default is defaults, and the function that it does not fit is
 // named once.
 func TestDefaultsProblemsAreNotRepeated(t *testing.T) {

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -77,19 +78,26 @@ func CompileCondition(src string, at func(off int) Pos, sc *Scope) (*Expr, Probl
 // Refs is the names that the expression uses.
 func (e *Expr) Refs() Refs { return e.refs }
 
-// UsesStatus says whether the expression calls success(), failure() or
-// always(). An "if" that does not is true only if success() is too: see RunsIf.
-func (e *Expr) UsesStatus() bool { return e.refs.Status }
+// Excuses says whether an "if" itself decides what becomes of a function when
+// this need ended with this status, not succeeded: it calls success(),
+// failure() or always(), or it looks at needs.<need>.status or, where that
+// failed, .failed. Without e nothing is excused.
+func (e *Expr) Excuses(need, status string) bool {
+	return e != nil && (e.refs.Status || slices.Contains(e.refs.NeedStatus, need) ||
+		status == "failed" && slices.Contains(e.refs.NeedFailed, need))
+}
 
 // RunsIf decides the "if" of a function whose needs (all of env.Needs) have
-// all ended: the expression and, unless it calls one of the status functions,
-// success(). A nil e is success().
+// all ended: every need succeeded or is excused, and the expression is true.
+// A nil e is success().
 func (e *Expr) RunsIf(env *Env) (bool, error) {
-	if e == nil {
-		return env.success(), nil
+	for name, n := range env.Needs {
+		if n != nil && n.Status != "succeeded" && !e.Excuses(name, n.Status) {
+			return false, nil
+		}
 	}
-	if !e.refs.Status && !env.success() {
-		return false, nil
+	if e == nil {
+		return true, nil
 	}
 	return e.Bool(env)
 }
@@ -104,10 +112,11 @@ func (env *Env) success() bool {
 	return true
 }
 
-// failure: some needed function failed.
+// failure: some needed function failed, or was skipped because of one that
+// did.
 func (env *Env) failure() bool {
 	for _, n := range env.Needs {
-		if n != nil && n.Status == "failed" {
+		if n != nil && (n.Status == "failed" || n.BehindFailure) {
 			return true
 		}
 	}

@@ -270,6 +270,12 @@ func (r *Refs) note(b bind, sc *Scope) {
 		r.Run = true
 	case bindNeedCount, bindNeedFailed, bindNeedStatus, bindNeedResult, bindNeedResults:
 		r.Needs = mergeNames(r.Needs, []string{b.name})
+		switch b.kind {
+		case bindNeedStatus:
+			r.NeedStatus = mergeNames(r.NeedStatus, []string{b.name})
+		case bindNeedFailed:
+			r.NeedFailed = mergeNames(r.NeedFailed, []string{b.name})
+		}
 	case bindSuccess, bindFailure, bindAlways:
 		r.Status = true
 	default:

@@ -372,12 +372,19 @@ func TestRunsIf(t *testing.T) {
 		{"failure()", needs("cancelled"), false},
 		{"success() or failure()", needs("failed"), true},
 		{"!success()", needs("skipped"), true},
+		// A condition that looks at how a need ended decides about that one.
+		{`needs.f0.status == "failed"`, needs("failed"), true},
+		{`needs.f0.status == "failed"`, needs("failed", "failed"), false},
+		{`needs.f0.status != "failed"`, needs("skipped"), true},
+		{"needs.f0.failed >= 0", needs("failed"), true},
+		{"needs.f0.failed >= 0", needs("skipped"), false},
+		{"needs.f0.count >= 0", needs("failed"), false},
 	}
 	for _, tt := range tests {
 		var e *Expr
 		if tt.src != "" {
 			var problems Problems
-			if e, problems = CompileCondition(tt.src, exprAt, &Scope{Status: true}); len(problems) > 0 {
+			if e, problems = CompileCondition(tt.src, exprAt, &Scope{Status: true, Needs: []string{"f0", "f1"}}); len(problems) > 0 {
 				t.Fatal(problems)
 			}
 		}

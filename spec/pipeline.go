@@ -121,10 +121,21 @@ func (f *Function) AllNeeds() []string {
 // template with count or needs.<that function>, and that function standing in
 // needs too make it wait.
 func (f *Function) Streams() (from string, ok bool) {
-	if f.Map == nil || f.Map.Form != FormFrom || f.Map.Barrier {
+	if from, ok = f.Follows(); !ok || f.Map.Barrier {
 		return "", false
 	}
-	return f.Map.From, true
+	return from, true
+}
+
+// Follows is the function behind which this one keeps the index: task i is
+// about result i, whether it waits for the whole function or not. With sort,
+// limit or batch it does not.
+func (f *Function) Follows() (from string, ok bool) {
+	m := f.Map
+	if m == nil || m.Form != FormFrom || m.Sort != "" && m.Sort != "none" || m.Limit >= 0 || m.Batch != (Batch{}) {
+		return "", false
+	}
+	return m.From, true
 }
 
 // ResultMode says where the result of run and command comes from.
@@ -339,11 +350,13 @@ type Files struct {
 // NeedsInfo is what expressions see of a function in needs. Results are
 // fetched when an expression asks for them.
 type NeedsInfo struct {
-	Status  string // succeeded, failed, skipped, cancelled
-	Count   int    // tasks
-	Failed  int    // failed tasks
-	Mapped  bool
-	Results func() ([]any, error) // in index order, nil where a tolerated item failed
+	Status string // succeeded, failed, skipped, cancelled
+	Count  int    // tasks
+	Failed int    // failed tasks
+	Mapped bool
+	// BehindFailure: it was skipped because a function before it failed.
+	BehindFailure bool
+	Results       func() ([]any, error) // in index order, nil where a tolerated item failed
 	// Without says which tasks ended without a result (failed, skipped): their
 	// nil is no value. nil: not known.
 	Without func(index int) bool

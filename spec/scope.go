@@ -52,6 +52,9 @@ type Refs struct {
 	Run     bool
 	Failure bool
 	Status  bool // success(), failure() or always()
+
+	NeedStatus []string // sorted; functions whose needs.<fn>.status is looked at
+	NeedFailed []string // sorted; needs.<fn>.failed
 }
 
 // Static says that nothing in it belongs to a task, a run or another function:
@@ -73,6 +76,9 @@ func (r Refs) Merge(o Refs) Refs {
 		Run:     r.Run || o.Run,
 		Failure: r.Failure || o.Failure,
 		Status:  r.Status || o.Status,
+
+		NeedStatus: mergeNames(r.NeedStatus, o.NeedStatus),
+		NeedFailed: mergeNames(r.NeedFailed, o.NeedFailed),
 	}
 }
 
