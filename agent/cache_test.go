@@ -80,12 +80,27 @@ func TestTwoTasksWriteOnePath(t *testing.T) {
 
 func TestURIOutputs(t *testing.T) {
 	t.Parallel()
-	for name, want := range map[string]string{"new": "", "missing": "does not exist", "old": "did not write it"} {
+	at := func(s int64) time.Time { return time.Unix(s, 0) }
+	for name, tt := range map[string]struct {
+		before, after cloud.S3Look
+		want          string
+	}{
+		"new":           {cloud.S3Look{}, cloud.S3Look{Found: true, Tag: "a", Modified: at(9)}, ""},
+		"missing":       {cloud.S3Look{Found: true}, cloud.S3Look{}, "does not exist"},
+		"old":           {cloud.S3Look{Found: true, Tag: "a", Modified: at(5), Asked: at(9)}, cloud.S3Look{Found: true, Tag: "a", Modified: at(5), Asked: at(12)}, "did not write it"},
+		"same again":    {cloud.S3Look{Found: true, Tag: "a", Modified: at(5), Asked: at(9)}, cloud.S3Look{Found: true, Tag: "a", Modified: at(10)}, ""},
+		"at that time":  {cloud.S3Look{Found: true, Tag: "a", Modified: at(9), Asked: at(9)}, cloud.S3Look{Found: true, Tag: "a", Modified: at(9)}, ""},
+		"other content": {cloud.S3Look{Found: true, Tag: "a", Modified: at(5), Asked: at(9)}, cloud.S3Look{Found: true, Tag: "b", Modified: at(5)}, ""},
+	} {
+		want := tt.want
 		w := newWorld(t, "functions:\n  f:\n    run: \"true\"\n    outputs: [\"s3://b/k\"]\n")
 		calls := 0
-		w.cfg.Head = func(context.Context, string) (time.Time, bool, error) {
+		w.cfg.Look = func(context.Context, string) (cloud.S3Look, error) {
 			calls++
-			return time.Unix(int64(calls), 0).Truncate(map[string]time.Duration{"old": time.Hour}[name]), name != "missing", nil
+			if calls == 1 {
+				return tt.before, nil
+			}
+			return tt.after, nil
 		}
 		if o := w.do("f"); (o.Status == task.Succeeded) != (want == "") || !strings.Contains(o.Message, want) {
 			t.Errorf("%s: %s %q", name, o.Status, o.Message)

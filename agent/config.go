@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"log/slog"
-	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 )
@@ -28,7 +27,7 @@ type Config struct {
 	// OOMKills counts how often the system has killed a process for want of
 	// memory. nil: what the kernel says.
 	OOMKills func() int64
-	// Head looks up a URI among a function's outputs; nil: they cannot be
+	// Look looks up a URI among a function's outputs; nil: they cannot be
 	// checked, which is an error.
-	Head func(ctx context.Context, uri string) (modified time.Time, found bool, err error)
+	Look func(ctx context.Context, uri string) (cloud.S3Look, error)
 }

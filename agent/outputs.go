@@ -17,11 +17,11 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/task"
 )
 
@@ -73,7 +73,7 @@ type fileState struct {
 	size       int64
 	mtim, ctim unix.Timespec
 	tree       string
-	modified   time.Time // of a URI
+	uri        cloud.S3Look
 }
 
 func stateOf(name string) fileState {
@@ -102,14 +102,17 @@ func (a *Agent) checkOutputs(ctx context.Context, j *job) error {
 	j.before = make([]fileState, len(j.outputs))
 	for i, p := range j.outputs {
 		if isURI(p) {
-			if a.cfg.Head == nil {
+			if a.cfg.Look == nil {
 				return fmt.Errorf("output %q: only paths below the working directory can be checked here (no access to that kind of storage is set up)", p)
 			}
-			mod, found, err := a.cfg.Head(ctx, p)
+			if err := a.outputs.claim(p, j.fn.name, j.index); err != nil {
+				return err
+			}
+			look, err := a.cfg.Look(ctx, p)
 			if err != nil {
 				return fmt.Errorf("look up output %q: %w", p, err)
 			}
-			j.before[i] = fileState{exists: found, modified: mod}
+			j.before[i] = fileState{exists: look.Found, uri: look}
 			continue
 		}
 		if !filepath.IsLocal(p) || path.Clean(p) == "." {
@@ -138,16 +141,16 @@ func (a *Agent) keepOutputs(ctx context.Context, j *job) ([]task.Output, error) 
 	defer func() { _ = root.Close() }()
 	for i, p := range j.outputs {
 		if isURI(p) {
-			mod, found, err := a.cfg.Head(ctx, p)
+			look, err := a.cfg.Look(ctx, p)
 			switch {
 			case err != nil:
 				return nil, fmt.Errorf("look up output %q: %w", p, err)
-			case !found:
+			case !look.Found:
 				return nil, fmt.Errorf("output %q does not exist although the task succeeded", p)
-			case j.before[i].exists && mod.Equal(j.before[i].modified):
+			case !look.Since(j.before[i].uri):
 				return nil, fmt.Errorf("output %q was there before and the task did not write it", p)
 			}
-			all = append(all, task.Output{Path: p})
+			all = append(all, task.Output{Path: p, Tag: look.Tag})
 			continue
 		}
 		info, err := root.Stat(p)
@@ -241,10 +244,10 @@ func (a *Agent) outputsThere(ctx context.Context, outs []task.Output) bool {
 	for i := range outs {
 		o := &outs[i]
 		if isURI(o.Path) {
-			if a.cfg.Head == nil {
+			if a.cfg.Look == nil {
 				return false
 			}
-			if _, found, err := a.cfg.Head(ctx, o.Path); err != nil || !found {
+			if look, err := a.cfg.Look(ctx, o.Path); err != nil || !look.Found || o.Tag != look.Tag {
 				return false
 			}
 			continue

@@ -17,6 +17,22 @@ type S3Object struct {
 	ETag     string // without quotes
 }
 
+// S3Look is what lies at a key, or below it, at one moment.
+type S3Look struct {
+	Found    bool
+	Tag      string    // tells one content from another
+	Modified time.Time // of the newest
+	Asked    time.Time // when this was, by the server's clock; zero: it did not say
+}
+
+// Since says whether something is there that was written after an earlier
+// look. The times of S3 are whole seconds: what was written in the second of
+// that look counts.
+func (l S3Look) Since(before S3Look) bool {
+	return l.Found && (!before.Found || l.Tag != before.Tag || !l.Modified.Equal(before.Modified) ||
+		!before.Asked.IsZero() && !l.Modified.Before(before.Asked.Truncate(time.Second)))
+}
+
 // S3Query says which objects of a bucket are asked for.
 type S3Query struct {
 	// Roots is where to look. They are sorted and none is a prefix of another.

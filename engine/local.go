@@ -89,7 +89,7 @@ func (e *Engine) begin(ctx context.Context, h *executor.Header, p *spec.Pipeline
 			Items: s.coord.Items, Count: s.coord.Count, Needs: s.coord.Needs, Upstream: s.coord.Upstream,
 			NeedsID: s.coord.NeedsID, Stopped: s.coord.Stopped,
 		},
-		Queue: queue, Slots: n, Report: s.coord.Report, Token: h.Token, Warden: []string{e.Exe, "__warden"},
+		Queue: queue, Slots: n, Report: s.coord.Report, Token: h.Token, Warden: []string{e.Exe, "__warden"}, Look: e.look(),
 	})
 	go s.run(runCtx, work, stopWork, scratch)
 	return s, nil

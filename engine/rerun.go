@@ -63,7 +63,7 @@ func (e *Engine) RerunLocal(ctx context.Context, run, fn string, index int, out 
 			Count: past.Count, Needs: past.Needs, Upstream: past.Upstream, NeedsID: past.NeedsID,
 			Stopped: func(string) bool { return false },
 		},
-		Queue: queue, Slots: 1, Warden: []string{e.Exe, "__warden"},
+		Queue: queue, Slots: 1, Warden: []string{e.Exe, "__warden"}, Look: e.look(),
 		Report: func(b task.Batch) {
 			for _, o := range b.Outcomes {
 				outcomes <- o

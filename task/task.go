@@ -82,6 +82,7 @@ type Output struct {
 	Size int64  `json:"size,omitempty"` // bytes
 	Hash string `json:"hash,omitempty"` // sha256 of the content, hex
 	Mode uint32 `json:"mode,omitempty"` // permission bits
+	Tag  string `json:"tag,omitempty"`  // of a URI: what lies there, see cloud.S3Look
 }
 
 // ID is the identity of a task's work for the cache; zero if not computed.
