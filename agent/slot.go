@@ -182,6 +182,12 @@ func (s *slot) stopped(ctx context.Context, fn *function) bool {
 
 // add takes an outcome; it is reported now or a little later.
 func (s *slot) add(ctx context.Context, o task.Outcome) {
+	if s.failure != nil && o.Status != task.Succeeded {
+		// The store is in trouble, and what it could not take looks like the
+		// task's own failure. It runs again when there is a store.
+		s.unrun = append(s.unrun, o.Index)
+		return
+	}
 	o.Machine = s.a.cfg.Name
 	o.Message = s.a.secrets.maskString(o.Message)
 	now := time.Now()

@@ -86,28 +86,30 @@ func (e *Engine) create(ctx context.Context, p *Planned, o ApplyOptions, run str
 	return h, e.point(h)
 }
 
-// keyRecord is what keys/<pipeline>/<hash> holds.
+// keyRecord is what keys/<hash> holds: a key belongs to one pipeline, its
+// parameters and its tick.
 type keyRecord struct {
+	Pipeline  string    `json:"pipeline"`
 	Key       string    `json:"key"`
 	Run       string    `json:"run"`
 	Values    string    `json:"values"`
 	Scheduled time.Time `json:"scheduled,omitzero"`
 }
 
-func keyObject(pipeline, key string) string {
+func keyObject(key string) string {
 	sum := sha256.Sum256([]byte(key))
-	return "keys/" + pipeline + "/" + hex.EncodeToString(sum[:16])
+	return "keys/" + hex.EncodeToString(sum[:16])
 }
 
 // claimKey binds the key to a new run, or finds the run it is bound to: then
 // there is a handle, or an id under which the run is still to be created.
 func (e *Engine) claimKey(ctx context.Context, p *Planned, o ApplyOptions, run string) (string, *Handle, error) {
-	rec := keyRecord{Key: o.Key, Run: run, Values: string(value.JSON(p.Pipeline.Params)), Scheduled: o.Scheduled}
+	rec := keyRecord{Pipeline: p.Pipeline.Name, Key: o.Key, Run: run, Values: string(value.JSON(p.Pipeline.Params)), Scheduled: o.Scheduled}
 	b, err := json.Marshal(rec)
 	if err != nil {
 		return "", nil, err
 	}
-	object := keyObject(p.Pipeline.Name, o.Key)
+	object := keyObject(o.Key)
 	err = e.Store.Create(ctx, object, b)
 	if err == nil {
 		return run, nil, nil
@@ -124,7 +126,7 @@ func (e *Engine) claimKey(ctx context.Context, p *Planned, o ApplyOptions, run s
 		return "", nil, &cloud.Error{Op: "read", Resource: object, Kind: cloud.KindCorrupt, Err: err}
 	}
 	if diff := differences(old, rec); diff != "" {
-		return "", nil, usagef("the key %q belongs to run %s, which has other parameters: %s; use another key", o.Key, old.Run, diff)
+		return "", nil, usagef("the key %q belongs to run %s, which is not the same: %s; use another key", o.Key, old.Run, diff)
 	}
 	h, err := e.byKey(ctx, p, o, old.Run)
 	if cloud.KindOf(err) == cloud.KindNotFound {
@@ -152,6 +154,9 @@ func differences(a, b keyRecord) string {
 		}
 	}
 	sort.Strings(diffs)
+	if a.Pipeline != b.Pipeline {
+		diffs = append([]string{fmt.Sprintf("the pipeline was %s and is now %s", a.Pipeline, b.Pipeline)}, diffs...)
+	}
 	if !a.Scheduled.Equal(b.Scheduled) {
 		diffs = append(diffs, fmt.Sprintf("run.scheduled was %s and is now %s", a.Scheduled.Format(time.RFC3339), b.Scheduled.Format(time.RFC3339)))
 	}

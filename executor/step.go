@@ -265,6 +265,13 @@ func (s *State) outcome(f *function, oc *task.Outcome, noRetry bool, at, pos int
 	case task.Skipped:
 		s.setFinal(f, i, task.Skipped)
 	case task.Cancelled:
+		if s.stopping == notStopping {
+			// Nobody cancelled the run: its agent was ended by trouble of the
+			// machine or the store, and takes no part in what becomes of the task.
+			f.move(i, task.Pending)
+			f.ready.push(i, i+1)
+			return nil
+		}
 		s.setFinal(f, i, task.Cancelled)
 	case task.Failed:
 		return s.failure(f, oc, noRetry, at)

@@ -296,6 +296,25 @@ func TestReopenAfterDeathWhileStopping(t *testing.T) {
 	}
 }
 
+// An agent that is ended by a full disk reports what it ended as cancelled.
+// That is not the end of the task: nobody cancelled the run.
+func TestTasksOfADyingAgentRunAgain(t *testing.T) {
+	t.Parallel()
+	p := bind(t, `{name: p, functions: {a: {command: [x], map: {range: 3}}, b: {command: [x], needs: a}}}`)
+	died := false
+	m := newSim(t, p, map[string]int{"a": 3}, func(fn string, _ cloud.Range, i int) task.Outcome {
+		if i == 1 && !died {
+			died = true
+			return task.Outcome{Status: task.Cancelled, Cause: task.CauseCancelled}
+		}
+		return task.Outcome{Status: task.Succeeded}
+	})
+	m.begin()
+	if got := summaryOf(m.finish()); got != "succeeded; a succeeded 3/0/0/0; b succeeded 1/0/0/0" || m.starts["a/1"] != 2 {
+		t.Errorf("%s after %d starts of a/1", got, m.starts["a/1"])
+	}
+}
+
 func TestRecordsStaySmall(t *testing.T) {
 	t.Parallel()
 	small := make([]task.Outcome, 1000)
