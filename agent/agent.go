@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -155,7 +154,12 @@ func (a *Agent) Work(ctx context.Context) (err error) {
 	if err := a.files.save(context.WithoutCancel(ctx)); err != nil {
 		a.log.Warn("hashes of files were not kept", "err", err)
 	}
-	return errors.Join(errs...)
+	for _, err := range errs {
+		if err != nil {
+			return err // what troubles one slot, say a full disk, troubles them all
+		}
+	}
+	return nil
 }
 
 // Live is the tasks that run now, by function and index.

@@ -91,8 +91,19 @@ func (p *pack) spill(b []byte) {
 		}
 	}
 	if _, err := p.file.Write(b); err != nil {
-		p.err = fmt.Errorf("write log %s: %w", p.key, err)
+		p.err = p.failed(err)
 	}
+}
+
+// failed says what went wrong with the log's file. A store that gave out the
+// file itself can tell more, for instance which disk is full.
+func (p *pack) failed(err error) error {
+	if e, ok := p.store.(interface {
+		Explain(op, key string, err error) error
+	}); ok {
+		return e.Explain("write log", p.key, err)
+	}
+	return fmt.Errorf("write log %s: %w", p.key, err)
 }
 
 func (p *pack) create() (err error) {
@@ -162,7 +173,7 @@ func (p *pack) move() {
 func (p *pack) next() {
 	if p.file != nil {
 		if err := p.file.Close(); p.err == nil && err != nil {
-			p.err = fmt.Errorf("write log %s: %w", p.key, err)
+			p.err = p.failed(err)
 		}
 		p.file = nil
 	}

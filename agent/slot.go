@@ -101,7 +101,10 @@ func (s *slot) work(ctx context.Context) (err error) {
 	defer func() {
 		s.flush(keep)
 		s.stopWorkers()
-		err = errors.Join(err, s.failure, s.pack.close(keep))
+		if cerr := s.pack.close(keep); s.failure == nil {
+			s.failure = cerr
+		}
+		err = errors.Join(err, s.failure)
 		s.items.close()
 		_ = s.null.Close()
 	}()

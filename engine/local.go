@@ -108,6 +108,9 @@ func (s *session) run(ctx, work context.Context, stopWork context.CancelFunc, sc
 	if s.err == nil && err != nil && !errors.Is(err, context.Canceled) && cloud.KindOf(err) != cloud.KindClosed {
 		s.err = err
 	}
+	if s.err != nil && !s.report.Status.Final() {
+		s.err = fmt.Errorf("%w\nwhat was recorded until then is kept; when that is mended, go on with: coiled-jobs resume %s", s.err, s.report.Run)
+	}
 	os.RemoveAll(scratch)
 	close(s.notices)
 	close(s.done)

@@ -402,3 +402,7 @@ func (s *Store) OpenAppend(key string) (*os.File, error) {
 	}
 	return f, nil
 }
+
+// Explain makes an error of a file from OpenAppend one of the store: with a
+// kind, and, when its disk is full, with the disk and what is free on it.
+func (s *Store) Explain(op, key string, err error) error { return s.fail(op, key, err) }
