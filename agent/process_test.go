@@ -423,7 +423,8 @@ func TestRangesAreGivenBack(t *testing.T) {
 	}
 }
 
-// A store that cannot take more ends the agent, with what is wrong.
+// A store that cannot take more ends the agent, with what is wrong; the task
+// whose output it could not take has not failed, it runs again later.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, "functions:\n  f:\n    map: {items: [x]}\n    run: echo x > out-${{ index }}\n    outputs: [\"out-${{ index }}\"]\n")
@@ -433,8 +434,8 @@ func TestFullDisk(t *testing.T) {
 	if err := <-done; err == nil || !strings.Contains(err.Error(), "disk full") {
 		t.Errorf("ended with %v", err)
 	}
-	if len(w.unrun) != 2 {
-		t.Errorf("not run: %v", w.unrun)
+	if len(w.unrun) != 3 || len(w.outcomes["f"]) != 0 {
+		t.Errorf("not run: %v, outcomes: %v", w.unrun, w.outcomes["f"])
 	}
 }
 
