@@ -168,9 +168,11 @@ func (fn *function) fixEnv() {
 		vars, visible, err := fn.taskVars(&env)
 		own, fn.visible, fn.fixedErr = vars, visible, err
 	}
+	pwdGiven := false
 	for _, v := range f.Env {
 		drop[v.Name] = true
 		fn.tmpGiven = fn.tmpGiven || v.Name == "TMPDIR"
+		pwdGiven = pwdGiven || v.Name == "PWD"
 	}
 	for _, s := range f.Secrets {
 		v, ok := run.Secrets[s.Name]
@@ -198,6 +200,9 @@ func (fn *function) fixEnv() {
 	}
 	for _, kv := range own {
 		put(kv)
+	}
+	if !pwdGiven {
+		put("PWD=" + run.Dir) // the caller's may be another folder
 	}
 	put(warden.Variable + "=" + ward)
 	put("COILED_JOBS_RUN=" + run.ID)
@@ -255,6 +260,10 @@ func (fn *function) render(env *spec.Env) *rendered {
 		r.text, r.vars, r.setup = f.Run.Render(env)
 	case f.Command != nil:
 		for i, v := range f.Command {
+			if v.Spread {
+				r.argv, r.setup = commandOf(v, env)
+				return r
+			}
 			s, err := v.Text(env)
 			if err == nil && strings.IndexByte(s, 0) >= 0 {
 				err = errors.New("the value has a NUL byte, which no argument can hold")
@@ -270,6 +279,15 @@ func (fn *function) render(env *spec.Env) *rendered {
 			r.args = []any{}
 		}
 		for i, v := range f.Python.Args {
+			if v.Spread {
+				list, err := v.EvalList(env)
+				if err != nil {
+					r.setup = fmt.Errorf("args: %w", err)
+					return r
+				}
+				r.args = append(r.args, list...)
+				break
+			}
 			x, err := v.EvalTask(env)
 			if err != nil {
 				r.setup = fmt.Errorf("args[%d]: %w", i, err)
@@ -279,6 +297,12 @@ func (fn *function) render(env *spec.Env) *rendered {
 		}
 		r.kw = &value.Object{}
 		for _, v := range f.Python.Kwargs {
+			if v.Value.Spread {
+				if r.kw, r.setup = v.Value.EvalObject(env); r.setup != nil {
+					r.setup = fmt.Errorf("kwargs: %w", r.setup)
+				}
+				return r
+			}
 			x, err := v.Value.EvalTask(env)
 			if err != nil {
 				r.setup = fmt.Errorf("kwargs.%s: %w", v.Name, err)
@@ -288,6 +312,22 @@ func (fn *function) render(env *spec.Env) *rendered {
 		}
 	}
 	return r
+}
+
+// commandOf is the argument list that one template gives.
+func commandOf(v *spec.Value, env *spec.Env) ([]string, error) {
+	list, err := v.EvalList(env)
+	if err == nil && len(list) == 0 {
+		err = fmt.Errorf("%s: the list is empty, so there is nothing to run", v.Template.Source)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("command: %w", err)
+	}
+	argv := make([]string, len(list))
+	for i, x := range list {
+		argv[i] = value.Text(x)
+	}
+	return argv, nil
 }
 
 // program finds the file behind a program's name: in PATH, or from the working

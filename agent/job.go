@@ -121,11 +121,11 @@ func (fn *function) taskOutputs(j *job, env *spec.Env) (err error) {
 		return nil
 	}
 	for i, t := range fn.f.Outputs {
-		p, err := t.Text(env)
+		paths, err := t.Texts(env)
 		if err != nil {
 			return fmt.Errorf("outputs[%d]: %w", i, err)
 		}
-		j.outputs = append(j.outputs, p)
+		j.outputs = append(j.outputs, paths...)
 	}
 	return nil
 }

@@ -14,7 +14,8 @@ import (
 
 // globs is the patterns of a map, compiled.
 type globs struct {
-	texts   []string // as evaluated, by source
+	texts   []string // as evaluated
+	at      []spec.Pos
 	local   []localPattern
 	include nfa // of local
 	exclude nfa
@@ -69,7 +70,7 @@ func (x *expander) glob(m *spec.Map, to sink) error {
 		var problems spec.Problems
 		for i, ok := range found {
 			if !ok {
-				problems = append(problems, x.noMatch(m, i, g.texts[i])...)
+				problems = append(problems, x.noMatch(m, g.at[i], g.texts[i])...)
 			}
 		}
 		if len(problems) > 0 {
@@ -87,27 +88,38 @@ func (x *expander) compile(m *spec.Map) (*globs, []segment, error) {
 	g := &globs{}
 	dir := dirSegments(x.in.Dir)
 	var problems spec.Problems
-	add := func(t *spec.Template, src int, exclude bool) string {
+	add := func(t *spec.Template, exclude bool) {
 		what := "pattern"
 		if exclude {
 			what = "exclude"
 		}
-		text, err := t.Text(x.env)
-		if err == nil {
-			err = g.add(dir, text, src, exclude)
-		}
-		if err != nil {
+		trouble := func(text string, err error) {
 			var ps spec.Problems
 			errors.As(x.problem(t.Pos, m.Form, "%s %q: %v", what, text, err), &ps)
 			problems = append(problems, ps...)
 		}
-		return text
+		texts, err := t.Texts(x.env)
+		if err != nil {
+			trouble("", err)
+		}
+		for _, text := range texts {
+			if err := g.add(dir, text, len(g.texts), exclude); err != nil {
+				trouble(text, err)
+			}
+			if !exclude {
+				g.texts = append(g.texts, text)
+				g.at = append(g.at, t.Pos)
+			}
+		}
 	}
-	for i, t := range m.Glob {
-		g.texts = append(g.texts, add(t, i, false))
+	for _, t := range m.Glob {
+		add(t, false)
 	}
 	for _, t := range m.Exclude {
-		add(t, 0, true)
+		add(t, true)
+	}
+	if len(g.texts) == 0 && len(problems) == 0 && !m.AllowEmpty {
+		return nil, nil, x.problem(m.Pos, m.Form, "the list of patterns is empty; if that is fine, set allow_empty: true")
 	}
 	if len(problems) > 0 {
 		return nil, nil, problems
@@ -273,10 +285,10 @@ func roots(pats nfa) []cloud.S3Root {
 }
 
 // noMatch is the problem of a pattern that matches nothing.
-func (x *expander) noMatch(m *spec.Map, src int, text string) spec.Problems {
+func (x *expander) noMatch(m *spec.Map, at spec.Pos, text string) spec.Problems {
 	problem := func(format string, args ...any) spec.Problems {
 		var ps spec.Problems
-		errors.As(x.problem(m.Glob[src].Pos, m.Form, format, args...), &ps)
+		errors.As(x.problem(at, m.Form, format, args...), &ps)
 		return ps
 	}
 	msg := fmt.Sprintf("no file matches %q", text)

@@ -62,6 +62,9 @@ func (d *decoder) check(n *node, s *shape, p *keyPath) *field {
 		return f
 	}
 	if n.kind == scalarNode && n.src != nil && d.configured(s) && HasTemplate(n.text) {
+		if d.checkWhole(f, n, s) {
+			return f
+		}
 		evaluated := d.evalConfig(n, p)
 		if evaluated == nil {
 			return f

@@ -312,6 +312,9 @@ func (d *decoder) whatRuns(f *Function, fields map[string]*field) {
 		if len(c.list) > 0 && c.list[0].ok && c.list[0].n.kind == scalarNode && c.list[0].n.text == "" {
 			d.report(c.list[0].n.pos, c.list[0].path, "the program has no name")
 		}
+		for _, i := range pastedInto(f.Command) {
+			d.report(f.Command[i].Pos, c.path.index(i), "a template cannot be used here: %s", inProgram)
+		}
 	}
 	if py := fields["python"]; py != nil && py.ok {
 		t := py.v.(pythonTarget)
@@ -320,6 +323,9 @@ func (d *decoder) whatRuns(f *Function, fields map[string]*field) {
 			f.Python.HasArgs, f.Python.Args = true, valuesOf(a)
 		}
 		if k := fields["kwargs"]; k != nil {
+			if v, ok := k.v.(*Value); ok {
+				f.Python.Kwargs = []NamedValue{{Value: v}}
+			}
 			for _, e := range k.dict {
 				if v, ok := e.value.v.(*Value); ok && e.value.ok {
 					f.Python.Kwargs = append(f.Python.Kwargs, NamedValue{Name: e.key.text, Value: v})
@@ -405,6 +411,9 @@ func templates(f *field) []*Template {
 
 func valuesOf(f *field) []*Value {
 	var out []*Value
+	if v, ok := f.v.(*Value); ok && v.Spread {
+		return []*Value{v}
+	}
 	for _, e := range f.list {
 		if v, ok := e.v.(*Value); ok && e.ok {
 			out = append(out, v)

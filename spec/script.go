@@ -65,13 +65,15 @@ func ParseScript(src string, shell []string, at func(off int) Pos, sc *Scope) (*
 		return one(strings.Index(src, scriptVar), "variables that start with "+scriptVar+" are taken")
 	}
 	var problems Problems
-	exprs := make([]*Expr, len(spans))
+	exprs, numbers := make([]*Expr, len(spans)), make([]bool, len(spans))
 	for i, sp := range spans {
 		inner := sp.start + len(openBrace)
-		e, ps := CompileExpr(src[inner:sp.end-len(closeBrace)], func(off int) Pos { return at(inner + off) }, sc)
+		e, kind, ps := compileExpr(src[inner:sp.end-len(closeBrace)], func(off int) Pos { return at(inner + off) }, sc)
 		exprs[i], problems = e, append(problems, ps...)
+		numbers[i] = kind == "int" || kind == "float64" || kind == "float"
 	}
 	h := newHoles(src, spans)
+	h.number = numbers
 	found, ps := h.place(lang, at)
 	problems = append(problems, ps...)
 	if len(problems) > 0 {
@@ -226,6 +228,8 @@ type holes struct {
 	mark  string // how placeholders start
 	at    []int  // where they start in text
 	end   []int
+
+	number []bool // the value is a number
 }
 
 func newHoles(src string, spans []span) *holes {

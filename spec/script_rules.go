@@ -142,6 +142,10 @@ func (p *placer) callReason(words []cmdWord, w int) string {
 	if slices.Contains(programWords(words), w) {
 		return inProgram
 	}
+	// A number is no program, whatever stands around it.
+	if slices.Contains(filterWords(words), w) && slices.ContainsFunc(words[w].holes, func(i int) bool { return !p.number[i] }) {
+		return inProgram
+	}
 	return ""
 }
 
@@ -230,10 +234,6 @@ func programWords(words []cmdWord) []int {
 			if host := sshHost(rest); host >= 0 {
 				everything(host + 1)
 			}
-		case "awk", "gawk", "mawk", "nawk":
-			add(filterProgram(rest, "Fvi", "", "fE", "--source")...)
-		case "sed", "gsed":
-			add(filterProgram(rest, "l", "i", "f", "--expression")...)
 		case "su", "script", "flock", "runuser":
 			in := interpreter{code: "c", long: []string{"--command"}}
 			for k := range rest {
@@ -353,76 +353,6 @@ func (in interpreter) program(words []cmdWord) (text []int, given bool) {
 
 func isOption(text string, plus bool) bool {
 	return text[0] == '-' || plus && text[0] == '+'
-}
-
-// filterProgram finds the program text of awk and sed: what -e and its long
-// form give, or the first argument unless a file gives the program. The
-// letters are those of options with another argument, with one only behind
-// them, and with a file.
-func filterProgram(words []cmdWord, args, attached, file, long string) (text []int) {
-	given := false
-	for i := 0; i < len(words); i++ {
-		w := words[i]
-		switch {
-		case w.text == "--" && w.static:
-			if !given {
-				text = append(text, i+1)
-			}
-			return text
-		case strings.HasPrefix(w.text, long+"="):
-			given = true
-			text = append(text, i)
-		case w.static && w.text == long:
-			given = true
-			i++
-			text = append(text, i)
-		case strings.HasPrefix(w.text, "--"):
-			if strings.HasPrefix(w.text, "--file") {
-				given = true
-				if w.static && w.text == "--file" {
-					i++
-				}
-			}
-		case len(w.text) > 1 && w.text[0] == '-':
-			// sed -i '' of the BSDs
-			if w.static && w.text == "-i" && attached == "i" && i+1 < len(words) && words[i+1].static && words[i+1].text == "" {
-				i++
-				continue
-			}
-		letters:
-			for k := 1; k < len(w.text); k++ {
-				c := w.text[k]
-				next := k == len(w.text)-1 && w.static // the argument is the next word
-				switch {
-				case strings.IndexByte(attached, c) >= 0:
-					break letters
-				case strings.IndexByte(args, c) >= 0:
-					if next {
-						i++
-					}
-					break letters
-				case strings.IndexByte(file, c) >= 0:
-					given = true
-					if next {
-						i++
-					}
-					break letters
-				case c == 'e':
-					given = true
-					if next {
-						i++
-					}
-					text = append(text, i)
-					break letters
-				}
-			}
-		case !given:
-			return append(text, i)
-		default:
-			return text
-		}
-	}
-	return text
 }
 
 // sshHost is the index of the host among ssh's arguments, -1 without one.

@@ -21,6 +21,9 @@ type Value struct {
 	Literal  any    // nil, bool, int, float64 or string
 	Source   string // the source text of a literal scalar
 	Template *Template
-	List     []*Value
-	Map      []NamedValue
+	// Spread: the template stands for the whole list (command, args) or mapping
+	// (kwargs), of which this is then the only element; see EvalList, EvalObject.
+	Spread bool
+	List   []*Value
+	Map    []NamedValue
 }
