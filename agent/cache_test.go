@@ -34,10 +34,10 @@ func TestOutputs(t *testing.T) {
 		{"rewritten alike", "echo old > old.txt", "[old.txt]", 0, "", "old.txt=old"},
 		{"stale folder", "true", "[olddir]", task.CauseOutput, "did not write it", ""},
 		{"changed folder", "echo new > olddir/y", "[olddir]", 0, "", "olddir/x=x olddir/y=new"},
-		{"escape", "true", "[../x]", task.CauseSetup, "not below the working directory", ""},
-		{"absolute", "true", "[/etc/passwd]", task.CauseSetup, "not below the working directory", ""},
+		{"escape", "true", "['${{ \"../x\" }}']", task.CauseSetup, "not below the working directory", ""},
+		{"absolute", "true", "['${{ \"/etc/passwd\" }}']", task.CauseSetup, "not below the working directory", ""},
 		{"link out", "rm -f l; ln -s /etc/passwd l", "[l]", task.CauseOutput, "escapes", ""},
-		{"uri", "true", "[\"s3://b/k\"]", task.CauseSetup, "storage", ""},
+		{"uri", "true", "[\"s3://b/k\"]", task.CauseSetup, "no access to S3", ""},
 		{"spaces", "echo hi > 'a b'", "[\"a b\"]", 0, "", "a b=hi"},
 	}
 	for _, tt := range tests {

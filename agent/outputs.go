@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/spec"
 	"github.com/coiled-jobs/coiled-jobs/task"
 )
 
@@ -101,9 +102,12 @@ func stateOf(name string) fileState {
 func (a *Agent) checkOutputs(ctx context.Context, j *job) error {
 	j.before = make([]fileState, len(j.outputs))
 	for i, p := range j.outputs {
+		if err := spec.CheckOutput(p); err != nil {
+			return err
+		}
 		if isURI(p) {
 			if a.cfg.Look == nil {
-				return fmt.Errorf("output %q: only paths below the working directory can be checked here (no access to that kind of storage is set up)", p)
+				return fmt.Errorf("output %q: there is no access to S3 here", p)
 			}
 			if err := a.outputs.claim(p, j.fn.name, j.index); err != nil {
 				return err
@@ -114,9 +118,6 @@ func (a *Agent) checkOutputs(ctx context.Context, j *job) error {
 			}
 			j.before[i] = fileState{exists: look.Found, uri: look}
 			continue
-		}
-		if !filepath.IsLocal(p) || path.Clean(p) == "." {
-			return fmt.Errorf("output %q is not below the working directory: outputs are relative paths without \"..\"", p)
 		}
 		j.outputs[i] = path.Clean(p)
 		if err := a.outputs.claim(j.outputs[i], j.fn.name, j.index); err != nil {

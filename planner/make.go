@@ -79,6 +79,9 @@ func Make(ctx context.Context, p *spec.Pipeline, in Inputs, opt Options) (*Plan,
 			f.Elements = max(f.Tasks, 0)
 		}
 	}
+	if err := checkOutputs(p, order, plan, in.Run); err != nil {
+		return nil, err
+	}
 	plan.Warnings = warnings(p, plan)
 	return plan, nil
 }

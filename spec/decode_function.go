@@ -268,6 +268,7 @@ func (d *decoder) function(fs *funcScope, secrets []Secret) *Function {
 	}
 	f.Expect = dur(fields["expect"], 0)
 	f.Outputs = templates(fields["outputs"])
+	d.checkOutputs(fields["outputs"])
 	if c := fields["cache"]; c != nil && c.ok {
 		if c.keys != nil {
 			f.Cache = &Cache{Files: strs(c.get("files"))}
