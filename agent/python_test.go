@@ -50,6 +50,12 @@ def dirty(i):
     os.chdir("/")
     tempfile.mkstemp(); sys.stdout = open(os.devnull, "w"); os.close(1)
     return seen + [len(os.listdir(os.environ["TMPDIR"])) ]
+def close_all(i): print("a", i); sys.stdout.close(); sys.stderr.close(); return i
+def fork(i):
+    pid = os.fork()
+    if pid: os.waitpid(pid, 0); print("parent", i)
+    elif i % 2: raise ValueError("in the child")
+    return [i, "parent" if pid else "child"]
 def child_env(i): return subprocess.check_output("echo $COILED_JOBS_INDEX:$COILED_JOBS_ITEM", shell=True, text=True).strip()
 def talk(i):
     print("print", i)
@@ -163,6 +169,25 @@ functions:
 	w.each("g", func(i int, o task.Outcome) {
 		if w.result(o) != w.result(w.get("g", 0)) {
 			t.Errorf("%d ran in another interpreter", i)
+		}
+	})
+}
+
+// What a call does to its streams, or a child that comes back from it too,
+// harms no other call.
+func TestPythonStreamsAndForks(t *testing.T) {
+	t.Parallel()
+	w := pyWorld(t, "functions:\n  f: {map: {items: [x]}, python: \"mod:close_all\"}\n  g: {map: {items: [x]}, python: \"mod:fork\"}\n")
+	w.items["f"], w.items["g"] = ranged(10), ranged(10)
+	w.work(context.Background(), w.all("f", "g")...)
+	w.each("f", func(i int, o task.Outcome) {
+		if w.result(o) != fmt.Sprint(i) || w.log(o) != fmt.Sprintf("a %d\n", i) {
+			t.Errorf("%d: %s %q %q", i, o.Status, o.Message, w.log(o))
+		}
+	})
+	w.each("g", func(i int, o task.Outcome) {
+		if w.result(o) != fmt.Sprintf(`[%d,"parent"]`, i) || !strings.HasSuffix(w.log(o), fmt.Sprintf("parent %d\n", i)) {
+			t.Errorf("%d: %s %q %q %q", i, o.Status, o.Message, w.result(o), w.log(o))
 		}
 	})
 }

@@ -199,6 +199,7 @@ class Worker:
         self.item_path = hello["item_file"]
         self.item_fd, self.item_size = -1, 0
         self.mapped = hello["mapped"]
+        self.pid = os.getpid()
         self.log = os.dup(1)
         st = os.fstat(1)
         self.log_file = (st.st_dev, st.st_ino)
@@ -263,8 +264,12 @@ class Worker:
             moved = True
         if moved:
             os.chdir(self.cwd)
+        if self.out.closed:
+            self.out = self.reopen(1, self.out)
         if sys.stdout is not self.out:
             sys.stdout = self.out
+        if self.err.stream.closed:
+            self.err.stream = self.reopen(2, self.err.stream)
         if sys.stderr is not self.err:
             sys.stderr = self.err
         try:
@@ -279,6 +284,11 @@ class Worker:
             pass
         else:
             end_children(self.spared)
+
+    def reopen(self, fd, closed):
+        """Standard output or error anew: a call has closed it."""
+        os.dup2(self.log, fd)
+        return open(fd, "w", buffering=1, encoding=closed.encoding, errors=closed.errors, closefd=False)
 
     def renew_tmp(self):
         import shutil
@@ -398,6 +408,8 @@ class Worker:
             kind, code, message = RAISED, 1, self.explain(e)
         took = time.perf_counter_ns() - clock
         self.flush()
+        if os.getpid() != self.pid:
+            os._exit(code)  # a child that the call forked came back too
         self.restore()
         tail = b""
         if self.err.kept:
