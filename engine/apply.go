@@ -181,7 +181,8 @@ func (e *Engine) byKey(ctx context.Context, p *Planned, o ApplyOptions, run stri
 	}
 	switch r.Status {
 	case executor.RunRunning:
-		return e.watch(ctx, run, "joined: this run has the key "+o.Key+" and is running")
+		return e.join(ctx, run, "joined: this run has the key "+o.Key+" and is running",
+			func(ctx context.Context) (*Handle, error) { return e.byKey(ctx, p, o, run) })
 	case executor.RunSucceeded:
 		note := "this run has the key " + o.Key + " and has succeeded; nothing is run again"
 		if fn := e.changedCode(v, p.Pipeline, p.Dir); fn != "" {

@@ -52,7 +52,7 @@ func (e *Engine) Resume(ctx context.Context, run string, o ContinueOptions) (*Ha
 	}
 	switch {
 	case alive && !r.Status.Final():
-		return e.watch(ctx, run, "joined: the run is going on")
+		return e.join(ctx, run, "joined: the run is going on", func(ctx context.Context) (*Handle, error) { return e.Resume(ctx, run, o) })
 	case r.Status == executor.RunSucceeded:
 		return finishedHandle(r, "the run has succeeded; nothing is left to do"), nil
 	case r.Status == executor.RunFailed:
@@ -245,6 +245,9 @@ func (e *Engine) start(ctx context.Context, h *executor.Header, p *spec.Pipeline
 	if err := agent.Supported(); err != nil {
 		return nil, fmt.Errorf("cloud: local: %w", err)
 	}
+	if info, err := os.Stat(h.Dir); err != nil || !info.IsDir() {
+		return nil, usagef("run %s works in %s, which is not a folder on this machine: continue it where %s applied it", h.Run, h.Dir, h.Owner)
+	}
 	// An old request to cancel is not meant for what begins now.
 	if err := e.Store.Delete(ctx, executor.CancelKey(h.Run)); err != nil {
 		return nil, err
@@ -313,7 +316,7 @@ func (e *Engine) awaitCoordinator(ctx context.Context, run string, died <-chan e
 	}
 	epoch := v.Epoch()
 	deadline := time.After(startGrace)
-	t := time.NewTicker(20 * time.Millisecond)
+	t := time.NewTicker(min(e.PollEvery(20*time.Millisecond), 250*time.Millisecond))
 	defer t.Stop()
 	for {
 		if err := v.Refresh(ctx); err != nil {

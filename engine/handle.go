@@ -19,6 +19,7 @@ type Handle struct {
 
 	session *session // nil: watching
 	watcher *watcher // nil: coordinating, or finished before
+	joined  *joined  // neither: a run that is watched, and continued if its coordinator dies
 	report  executor.Report
 	notices chan executor.Notice
 }
@@ -45,6 +46,8 @@ func (h *Handle) Wait(ctx context.Context) (executor.Report, error) {
 		return r, err
 	case h.watcher != nil:
 		return h.watcher.wait(ctx)
+	case h.joined != nil:
+		return h.joined.wait(ctx)
 	}
 	return h.report, nil
 }
@@ -57,6 +60,8 @@ func (h *Handle) Snapshot() executor.Report {
 	case h.watcher != nil:
 		r, _ := h.watcher.now()
 		return r
+	case h.joined != nil:
+		return h.joined.handle().Snapshot()
 	}
 	return h.report
 }
@@ -69,6 +74,8 @@ func (h *Handle) Live() []task.Live {
 	case h.watcher != nil:
 		_, live := h.watcher.now()
 		return live
+	case h.joined != nil:
+		return h.joined.handle().Live()
 	}
 	return nil
 }
@@ -79,6 +86,7 @@ func (h *Handle) Notices() <-chan executor.Notice { return h.notices }
 // watcher follows a run that another process coordinates.
 type watcher struct {
 	view    *executor.View
+	every   time.Duration
 	notices chan executor.Notice
 	stop    context.CancelFunc
 	done    chan struct{}
@@ -89,8 +97,20 @@ type watcher struct {
 	live   []task.Live
 }
 
-// watchEvery is how often a watcher looks: a journal's end costs a stat.
+// watchEvery is how often a watcher looks where that costs a stat.
 const watchEvery = 100 * time.Millisecond
+
+// poller is a store that costs something to look at.
+type poller interface{ PollEvery() time.Duration }
+
+// PollEvery is how often to look at the store: no more often than every least,
+// nor than is reasonable with it.
+func (e *Engine) PollEvery(least time.Duration) time.Duration {
+	if p, ok := e.Store.(poller); ok {
+		return max(least, p.PollEvery())
+	}
+	return least
+}
 
 // startGrace is how long a coordinator has to take a run that was started for it.
 const startGrace = 30 * time.Second
@@ -102,7 +122,7 @@ func (e *Engine) watch(ctx context.Context, run, joined string) (*Handle, error)
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	w := &watcher{view: v, notices: make(chan executor.Notice, 256), stop: stop, done: make(chan struct{})}
+	w := &watcher{view: v, every: e.PollEvery(watchEvery), notices: make(chan executor.Notice, 256), stop: stop, done: make(chan struct{})}
 	if err := w.look(ctx); err != nil {
 		stop()
 		return nil, err
@@ -115,7 +135,7 @@ func (w *watcher) follow(ctx context.Context) {
 	defer close(w.done)
 	defer close(w.notices)
 	began := time.Now()
-	t := time.NewTicker(watchEvery)
+	t := time.NewTicker(w.every)
 	defer t.Stop()
 	for {
 		r, _ := w.now()

@@ -303,11 +303,19 @@ func (e *Engine) Cancel(ctx context.Context, run string, wait time.Duration) (ex
 	if err != nil {
 		return r, err
 	}
+	caller := ctx
 	ctx, stop := context.WithTimeout(ctx, wait)
 	defer stop()
 	r, err = h.Wait(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = nil // asked for; the coordinator is at it
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return r, nil // asked for; the coordinator is at it
+	case err == nil && r.Status == executor.RunInterrupted:
+		// It died without an answer, or was dead and seemed alive.
+		if err := v.Refresh(caller); err != nil {
+			return r, err
+		}
+		return executor.CancelDead(caller, e.Store, v, "cancelled by "+e.Owner, e.now)
 	}
 	return r, err
 }

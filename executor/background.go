@@ -57,11 +57,16 @@ func (c *Coordinator) background(ctx context.Context) *sync.WaitGroup {
 		defer wg.Done()
 		t := time.NewTicker(c.cfg.Poll)
 		defer t.Stop()
-		asked := false
+		asked, lost := false, lostJournal(c.journal)
 		var told []byte // the tasks in live.json, nil: there is none
 		for {
 			select {
 			case <-ctx.Done():
+				select {
+				case <-lost: // live.json is another coordinator's now
+					return
+				default:
+				}
 				if told != nil {
 					c.cfg.Store.Delete(context.WithoutCancel(ctx), liveKey(c.cfg.Header.Run))
 				}

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,7 +38,7 @@ type Config struct {
 	// Notice is told what happens; it must not block. May be nil.
 	Notice func(Notice)
 	// Poll is how often the store is asked for a cancel, and live.json written.
-	// Default 200 ms.
+	// Default 200 ms, or what a store with PollEvery says.
 	Poll time.Duration
 	Now  func() time.Time // default time.Now
 }
@@ -85,6 +86,9 @@ func NewCoordinator(ctx context.Context, cfg Config) (*Coordinator, error) {
 	}
 	if cfg.Poll == 0 {
 		cfg.Poll = 200 * time.Millisecond
+		if p, ok := cfg.Store.(interface{ PollEvery() time.Duration }); ok {
+			cfg.Poll = max(cfg.Poll, p.PollEvery())
+		}
 	}
 	if cfg.Notice == nil {
 		cfg.Notice = func(Notice) {}
@@ -261,7 +265,7 @@ func (c *Coordinator) begin(ctx context.Context) error {
 // loop takes events as they come, many at a time while the disk is busy with
 // the last ones.
 func (c *Coordinator) loop(ctx, work context.Context) error {
-	cancelled := ctx.Done()
+	cancelled, lost := ctx.Done(), lostJournal(c.journal)
 	batch := make([]input, 0, 64)
 	for {
 		if c.state.status.Final() {
@@ -273,6 +277,10 @@ func (c *Coordinator) loop(ctx, work context.Context) error {
 		case in := <-c.in:
 			batch = append(batch, in)
 		case <-timer.C:
+		case <-lost:
+			timer.Stop()
+			_, err := c.journal.Append() // says why
+			return cmp.Or(err, errLost)
 		case <-cancelled:
 			cancelled = nil
 			batch = append(batch, input{event: &event{Kind: evCancel, Reason: causeOf(ctx)}})
@@ -293,6 +301,17 @@ func (c *Coordinator) loop(ctx, work context.Context) error {
 			return err
 		}
 	}
+}
+
+var errLost = errors.New("the journal takes no more records")
+
+// lostJournal is closed when another coordinator has taken the journal; nil
+// where that cannot happen.
+func lostJournal(j cloud.Journal) <-chan struct{} {
+	if l, ok := j.(interface{ Lost() <-chan struct{} }); ok {
+		return l.Lost()
+	}
+	return nil
 }
 
 func causeOf(ctx context.Context) string {

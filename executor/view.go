@@ -332,9 +332,11 @@ const logPage = 1 << 20
 // runs) from byte off on, at most a page of it. done says that the attempt
 // has ended and nothing follows what was returned.
 func (v *View) Log(ctx context.Context, fn string, index, attempt int, off int64) (data []byte, done bool, err error) {
-	live, err := v.Live(ctx)
-	if err != nil {
-		return nil, false, err
+	var live []task.Live
+	if !v.state.status.Final() {
+		if live, err = v.Live(ctx); err != nil {
+			return nil, false, err
+		}
 	}
 	for _, l := range live {
 		if l.Function == fn && l.Index == index && (attempt == 0 || attempt == l.Attempt) {

@@ -76,7 +76,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"schedules"}, 3, "not part of this version"},
 		{[]string{"trigger", "x"}, 3, "not part of this version"},
 		{[]string{"backfill", "x.yaml", "--from", "2024-01-01"}, 3, "not part of this version"},
-		{[]string{"runs", "--store", "s3://bucket/x"}, 3, "not part of this version"},
+		{[]string{"runs", "--store", "s3:///x"}, 2, "written s3://bucket or s3://bucket/prefix"},
 		{[]string{"runs", "--store", "ftp://bucket/x"}, 2, "is not a store"},
 	} {
 		code, out, errs := call(t, tt.args...)

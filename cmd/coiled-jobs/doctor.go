@@ -93,7 +93,7 @@ func (a *app) printChecks(checks []check) error {
 
 // checkStore writes, reads and deletes an object.
 func (a *app) checkStore(ctx context.Context) check {
-	c := check{Name: "store", State: "fail", Advice: "set COILED_JOBS_STORE or --store to a folder that can be written"}
+	c := check{Name: "store", State: "fail", Advice: "set COILED_JOBS_STORE or --store to a folder or bucket (s3://bucket/prefix) that can be written"}
 	e, err := a.engine(ctx)
 	if err != nil {
 		c.Detail = err.Error()
@@ -121,6 +121,9 @@ func (a *app) checkDisk() check {
 		return c
 	}
 	dir := strings.TrimPrefix(a.storeURL(state), "file://")
+	if strings.HasPrefix(dir, "s3://") {
+		dir = state // runs need room elsewhere; what is kept of them here is little
+	}
 	free, err := diskFree(dir)
 	for err != nil && filepath.Dir(dir) != dir {
 		dir = filepath.Dir(dir) // it is made when it is needed
@@ -197,7 +200,7 @@ func checkFiles() check {
 // have their own there.
 func (a *app) checkTemp() check {
 	dir := os.TempDir()
-	c := check{Name: "temp", State: "fail", Advice: "set TMPDIR to a folder that can be written"}
+	c := check{Name: "temp", State: "fail", Advice: "set TMPDIR to a folder or bucket (s3://bucket/prefix) that can be written"}
 	f, err := os.CreateTemp(dir, program+"-doctor-*")
 	if err != nil {
 		c.Detail = err.Error()

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/cloud/local"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/task"
@@ -62,7 +64,9 @@ def total(x):
 type killed struct {
 	t                   *testing.T
 	program, dir, store string
+	folder              string // where the store's objects lie
 	starts, state       string
+	open                func() (cloud.Store, error)
 	run                 string
 	rng                 *rand.Rand
 	mustNotStart        map[string]int // succeeded tasks, and how often they had started by then
@@ -77,7 +81,8 @@ func newKilled(t *testing.T, seed uint64) *killed {
 	dir := t.TempDir()
 	k := &killed{t: t, dir: dir, program: filepath.Join(dir, "coiled-jobs"), store: filepath.Join(dir, "store"),
 		state: filepath.Join(dir, "state"), starts: filepath.Join(dir, "starts"),
-		rng: rand.New(rand.NewPCG(seed, 0)), mustNotStart: map[string]int{}}
+		folder: filepath.Join(dir, "store"), rng: rand.New(rand.NewPCG(seed, 0)), mustNotStart: map[string]int{}}
+	k.open = func() (cloud.Store, error) { return local.OpenStore(k.store) }
 	if err := os.Symlink(exe, k.program); err != nil {
 		t.Fatal(err)
 	}
@@ -127,16 +132,19 @@ func (k *killed) until(cmd *exec.Cmd, size int64) (died bool) {
 	}
 }
 
+// journal is the size of the journal, be it a file or a folder of segments;
+// -1 if there is none.
 func (k *killed) journal() int64 {
-	found, _ := filepath.Glob(filepath.Join(k.store, "runs", "*", "journal"))
-	if len(found) == 0 {
-		return -1
+	size := int64(-1)
+	for _, pattern := range []string{"journal", "journal/*"} {
+		found, _ := filepath.Glob(filepath.Join(k.folder, "runs", "*", pattern))
+		for _, f := range found {
+			if info, err := os.Stat(f); err == nil && info.Mode().IsRegular() {
+				size = max(size, 0) + info.Size()
+			}
+		}
 	}
-	info, err := os.Stat(found[0])
-	if err != nil {
-		return -1
-	}
-	return info.Size()
+	return size
 }
 
 func (k *killed) started() map[string]int {
@@ -154,11 +162,13 @@ func (k *killed) started() map[string]int {
 // look notes what is recorded as succeeded: it must never start again.
 func (k *killed) look() {
 	k.t.Helper()
-	store, err := local.OpenStore(k.store)
+	store, err := k.open()
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	defer store.Close()
+	if c, ok := store.(io.Closer); ok {
+		defer c.Close()
+	}
 	v, err := executor.OpenView(context.Background(), store, k.run)
 	if err != nil {
 		k.t.Fatal(err)
@@ -225,23 +235,23 @@ func TestKillNineLosesAndRepeatsNothing(t *testing.T) {
 		if seed > 40 {
 			t.Fatalf("only %d kills in %d runs", kills, seed)
 		}
-		kills += killOften(t, seed)
+		kills += killOften(t, seed, newKilled(t, seed), 6000)
 	}
 }
 
-func killOften(t *testing.T, seed uint64) (kills int) {
+// killOften kills a run each time its journal has grown by up to step bytes.
+func killOften(t *testing.T, seed uint64, k *killed, step int) (kills int) {
 	t.Helper()
-	k := newKilled(t, seed)
-	alive := k.until(k.command("apply", "p.yaml", "--param", "starts="+k.starts), int64(k.rng.IntN(6000)))
+	alive := k.until(k.command("apply", "p.yaml", "--param", "starts="+k.starts), int64(k.rng.IntN(step)))
 	for alive {
 		kills++
-		found, _ := filepath.Glob(filepath.Join(k.store, "runs", "*", "header.json"))
+		found, _ := filepath.Glob(filepath.Join(k.folder, "runs", "*", "header.json"))
 		if len(found) != 1 {
 			t.Fatalf("seed %d: %d runs are recorded", seed, len(found))
 		}
 		k.run = filepath.Base(filepath.Dir(found[0]))
 		k.look()
-		alive = k.until(k.command("resume", k.run), k.journal()+int64(k.rng.IntN(6000)))
+		alive = k.until(k.command("resume", k.run), k.journal()+int64(k.rng.IntN(step)))
 	}
 	if k.run == "" {
 		k.run = "latest"

@@ -16,8 +16,8 @@ func ended(r executor.Report) bool {
 }
 
 // pause waits a moment between two looks.
-func pause(ctx context.Context) error {
-	t := time.NewTimer(followEvery)
+func (p *logPrinter) pause(ctx context.Context) error {
+	t := time.NewTimer(p.view.engine.PollEvery(followEvery))
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
@@ -58,7 +58,7 @@ func (p *logPrinter) followOne(ctx context.Context, ref taskRef) error {
 		case t.Status.Final() || ended(r):
 			return p.end()
 		}
-		if err := pause(ctx); err != nil {
+		if err := p.pause(ctx); err != nil {
 			return err
 		}
 	}
@@ -117,7 +117,7 @@ func (o *logsOptions) followAll(ctx context.Context, p *logPrinter, functions []
 		if ended(r) {
 			return p.end()
 		}
-		if err := pause(ctx); err != nil {
+		if err := p.pause(ctx); err != nil {
 			return err
 		}
 	}

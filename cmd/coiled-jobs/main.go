@@ -59,7 +59,7 @@ Exit codes: 0 done, 1 a function failed, 2 bad usage or pipeline file, 3 could n
 	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
 	root.SetFlagErrorFunc(flagError)
 	root.PersistentFlags().StringVar(&a.storeFlag, "store", "",
-		"folder that keeps runs (default: $COILED_JOBS_STORE, or a folder in the user's state directory)")
+		"folder or s3://bucket/prefix that keeps runs (default: $COILED_JOBS_STORE, or a folder in the user's state directory)")
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run a pipeline:"}, &cobra.Group{ID: "look", Title: "Look into runs:"},
 		&cobra.Group{ID: "act", Title: "Act on runs:"}, &cobra.Group{ID: "more", Title: "More:"})
 	add := func(group string, cmds ...*cobra.Command) {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -16,9 +15,6 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/engine"
 	"github.com/coiled-jobs/coiled-jobs/planner"
 )
-
-// errNoBuckets is what stores in a bucket get.
-var errNoBuckets = errors.New("stores in a bucket come with the EC2 backend, which is not part of this version; name a folder")
 
 // engine wires the parts together, for commands that start runs: the store is
 // made if there is none yet.
@@ -43,9 +39,9 @@ func (a *app) wire(ctx context.Context, create bool) (*engine.Engine, error) {
 	}
 	e := &engine.Engine{
 		StateDir: state, Environ: a.environ, Exe: exe, Version: buildVersion(), Owner: a.owner(), Stderr: a.messages,
-		OpenStore: func(url string) (cloud.Store, error) { return a.openStore(url, false) }, S3: openS3(ctx),
+		OpenStore: func(url string) (cloud.Store, error) { return a.openStore(ctx, url, false) }, S3: openS3(ctx),
 	}
-	store, err := a.openStore(a.storeURL(state), create)
+	store, err := a.openStore(ctx, a.storeURL(state), create)
 	switch {
 	case err == nil:
 		e.Store = store
@@ -66,14 +62,22 @@ func (a *app) storeURL(state string) string {
 	return filepath.Join(state, "store")
 }
 
-// openStore opens a store by its address: a folder, or file:// and a folder.
-func (a *app) openStore(url string, create bool) (cloud.Store, error) {
+// openStore opens a store by its address: a folder, file:// and a folder, or
+// s3://bucket/prefix.
+func (a *app) openStore(ctx context.Context, url string, create bool) (cloud.Store, error) {
 	dir := strings.TrimPrefix(url, "file://")
 	if scheme, _, ok := strings.Cut(dir, "://"); ok {
 		if scheme != "s3" {
-			return nil, usagef("store %s: %s:// is not a store; name a folder", url, scheme)
+			return nil, usagef("store %s: %s:// is not a store; name a folder or s3://bucket/prefix", url, scheme)
 		}
-		return nil, fmt.Errorf("store %s: %w", url, errNoBuckets)
+		store, err := aws.OpenStore(ctx, url)
+		if cloud.KindOf(err) == cloud.KindInvalid {
+			return nil, usagef("%v", err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return store, nil
 	}
 	dir, err := filepath.Abs(dir)
 	if err != nil {
