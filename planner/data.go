@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -50,7 +51,10 @@ func (x *expander) data(m *spec.Map, to sink) error {
 	}
 	lines := &lineReader{r: bufio.NewReaderSize(r, 256<<10)}
 	read := map[spec.Form]func(*lineReader, sink) error{
-		spec.FormLines: readLines, spec.FormCSV: readCSV, spec.FormJSONL: readJSONL}[m.Form]
+		spec.FormLines: readLines, spec.FormJSONL: readJSONL,
+		spec.FormCSV: func(l *lineReader, to sink) error {
+			return readCSV(l, to, func(header []string) error { return x.columns(m, path, header) })
+		}}[m.Form]
 	err = read(lines, &watched{x: x, next: to})
 	var bad *dataError
 	var problems spec.Problems
@@ -247,7 +251,27 @@ func readJSONL(l *lineReader, to sink) error {
 	}
 }
 
-func readCSV(l *lineReader, to sink) error {
+// columns finds columns that the function's texts name and the file does not
+// have: null would stand there in every task.
+func (x *expander) columns(m *spec.Map, path string, header []string) error {
+	var problems spec.Problems
+	for _, c := range x.fn.Columns {
+		if c.Map != m.Pos || slices.Contains(header, c.Name) {
+			continue
+		}
+		near := ""
+		if s := spec.Suggest(c.Name, header); s != "" {
+			near = fmt.Sprintf(" (did you mean %q?)", s)
+		}
+		problems = append(problems, spec.Problem{Pos: c.Pos, Message: fmt.Sprintf(
+			"functions.%s: %s has no column %q%s; there are %s (write ?. for one that may be missing)", x.fn.Name, path, c.Name, near, strings.Join(header, ", "))})
+	}
+	problems.Sort()
+	return problems.Err()
+}
+
+// readCSV reads rows; columns checks the header.
+func readCSV(l *lineReader, to sink, columns func([]string) error) error {
 	header, _, err := readRecord(l)
 	if err == io.EOF {
 		return &dataError{1, "the file is empty; the first line must name the columns"}
@@ -264,6 +288,9 @@ func readCSV(l *lineReader, to sink) error {
 			return &dataError{l.n, fmt.Sprintf("two columns are named %q", h)}
 		}
 		seen[h] = true
+	}
+	if err := columns(header); err != nil {
+		return err
 	}
 	for {
 		row, line, err := readRecord(l)

@@ -56,11 +56,16 @@ func (c *outputCheck) function(env *spec.Env, fn *spec.Function, f *FunctionPlan
 		}
 		env.Index = i
 		env.Item, env.HasItem = item, f.Items != nil
-		text, err := t.Text(env)
+		paths, err := t.Texts(env)
 		if err != nil {
 			return nil //nolint:nilerr // the task fails and says so; others may be fine
 		}
-		return c.claim(fn, i, text, t.Pos)
+		for _, text := range paths {
+			if err := c.claim(fn, i, text, t.Pos); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	var err error
 	switch r := t.Refs(); {

@@ -106,6 +106,7 @@ func (d *decoder) uses(r Refs) {
 		return
 	}
 	d.fn.count = d.fn.count || r.Count
+	d.fn.columns = append(d.fn.columns, r.Columns...)
 	for _, name := range r.Needs {
 		d.fn.results[name] = true
 	}

@@ -18,6 +18,8 @@ type funcScope struct {
 	// What its texts use, for Map.Barrier.
 	count   bool
 	results map[string]bool
+
+	columns []Column
 }
 
 // scope is the names that a text may use here.
@@ -286,6 +288,7 @@ func (d *decoder) function(fs *funcScope, secrets []Secret) *Function {
 	f.Hardware = d.hardwareOf(fields["hardware"])
 	f.Software = softwareOf(fields["software"])
 	f.Files = Files{Include: strs(fields["files"].get("include")), Exclude: strs(fields["files"].get("exclude"))}
+	f.Columns = fs.columns
 	d.checkTimes(f, fields)
 	if m := f.Map; m != nil && m.Form == FormFrom {
 		m.Barrier = m.Sort != "" && m.Sort != "none" || m.Limit >= 0 || m.Batch != Batch{} || f.If != nil || fs.body.get("if") != nil ||

@@ -90,12 +90,16 @@ func (d *decoder) mapForm(m *Map, f *field) *Shape {
 		return d.items(m, form)
 	case FormRange:
 		d.rangeForm(m, form)
+		return &Shape{Int: true}
 	case FormLines, FormCSV, FormJSONL:
 		if t, ok := form.v.(*Template); ok && form.ok {
 			m.Path = t
 		}
 		if m.Form == FormLines {
 			return &Shape{Text: true}
+		}
+		if m.Form == FormCSV {
+			return &Shape{Row: &m.Pos}
 		}
 	case FormMatrix, FormZip:
 		shape := &Shape{Keys: map[string]*Shape{}}

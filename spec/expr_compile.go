@@ -137,6 +137,13 @@ func (c *exprCompiler) nodeProblem(n ast.Node, err error) {
 	c.problem(c.offset(n.Location()), err.Error())
 }
 
+// column notes that the expression takes a key from a row.
+func (c *exprCompiler) column(s *Shape, name string, off int) {
+	if s != nil && s.Row != nil {
+		c.expr.refs.Columns = append(c.expr.refs.Columns, Column{Name: name, Map: *s.Row, Pos: c.at(off)})
+	}
+}
+
 func (c *exprCompiler) bind(b bind) {
 	c.expr.refs.note(b, c.sc)
 	if !c.seen[b.key] {
@@ -168,6 +175,7 @@ func (c *exprCompiler) plainChain(first int) (kind string, ok bool) {
 	if b.kind == bindItem {
 		shape, off := c.sc.ItemShape, first+len("item")
 		for _, f := range rest {
+			c.column(shape, f, off+1)
 			if shape, err = shape.field(f); err != nil {
 				c.problem(off+1, err.Error())
 				return "", true

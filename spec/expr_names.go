@@ -296,6 +296,8 @@ func (s *Shape) field(name string) (*Shape, error) {
 		return nil, nil
 	case s.Text:
 		return nil, fmt.Errorf("the item is text, it has no field %q", name)
+	case s.Int:
+		return nil, fmt.Errorf("the item is a number, it has no field %q", name)
 	case s.List != nil:
 		return nil, fmt.Errorf("the item is a list (of a batch), it has no field %q; use item[0].%s, or map(item, #.%s)", name, name, name)
 	case s.Keys != nil:

@@ -151,6 +151,7 @@ func (c *exprCompiler) resolveMember(n *ast.Node, t *ast.MemberNode) *Shape {
 	if t.Optional {
 		return nil
 	}
+	c.column(shape, prop.Value, c.offset(prop.Location()))
 	next, err := shape.field(prop.Value)
 	if err != nil {
 		c.nodeProblem(prop, err)

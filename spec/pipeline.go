@@ -72,7 +72,8 @@ type Function struct {
 	Name        string
 	Pos         Pos
 	Description string
-	Map         *Map // nil: one task
+	Map         *Map     // nil: one task
+	Columns     []Column // what its texts take from the rows of CSV files
 
 	// Exactly one of Run, Command and Python is set.
 	Run     *Script

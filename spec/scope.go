@@ -36,6 +36,8 @@ type Scope struct {
 type Shape struct {
 	File bool              // a file
 	Text bool              // a line: text
+	Int  bool              // a whole number
+	Row  *Pos              // a mapping whose keys the file that is named there will tell
 	Keys map[string]*Shape // a mapping with exactly these keys
 	List *Shape            // a batch: a list of these
 }
@@ -55,6 +57,14 @@ type Refs struct {
 
 	NeedStatus []string // sorted; functions whose needs.<fn>.status is looked at
 	NeedFailed []string // sorted; needs.<fn>.failed
+	Columns    []Column // in no order
+}
+
+// Column is a key that an expression takes from the rows of a CSV file.
+type Column struct {
+	Name string
+	Map  Pos // the map that reads the file
+	Pos  Pos
 }
 
 // Static says that nothing in it belongs to a task, a run or another function:
@@ -79,7 +89,15 @@ func (r Refs) Merge(o Refs) Refs {
 
 		NeedStatus: mergeNames(r.NeedStatus, o.NeedStatus),
 		NeedFailed: mergeNames(r.NeedFailed, o.NeedFailed),
+		Columns:    mergeColumns(r.Columns, o.Columns),
 	}
+}
+
+func mergeColumns(a, b []Column) []Column {
+	if len(b) == 0 {
+		return a
+	}
+	return append(slices.Clip(a), b...)
 }
 
 func mergeNames(a, b []string) []string {
