@@ -7,8 +7,9 @@
 // Orphans come back to the agent, which is their subreaper, and are killed at
 // the end of the run. And if the agent itself is killed, the warden, a process
 // in a session of its own that holds the other end of a pipe, notices, kills
-// the groups that ran and every process that carries the run's token in its
-// environment, and removes the scratch folder.
+// the groups that ran, every process that carries the run's token in its
+// environment, and those without it that the agent has told of while it lived
+// (once a second), and removes the scratch folder.
 package warden
 
 import (
@@ -117,6 +118,7 @@ type Keeper struct {
 	quit chan struct{}
 	done chan struct{}
 	dead map[int]bool // orphans that had ended when last looked at
+	told map[int]uint64
 }
 
 // Start makes this process the one that orphans of its children come back to
@@ -163,7 +165,7 @@ func (k *Keeper) start() error {
 // of processes.
 func (k *Keeper) keep() {
 	defer close(k.done)
-	t := time.NewTicker(2 * time.Second)
+	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	for {
 		select {
@@ -171,6 +173,7 @@ func (k *Keeper) keep() {
 			return
 		case <-t.C:
 			k.reap()
+			k.tell()
 		}
 	}
 }
@@ -216,13 +219,26 @@ func Main() {
 			os.Exit(1) // the agent died before it could say anything, or this is not an agent
 		}
 	}
-	if line, _ := in.ReadString('\n'); line == "done\n" {
-		os.Exit(0)
+	strays := map[int]uint64{}
+	for {
+		line, err := in.ReadString('\n')
+		if line == "done\n" {
+			os.Exit(0)
+		}
+		var pid int
+		var start uint64
+		if n, _ := fmt.Sscanf(line, "stray %d %d\n", &pid, &start); n == 2 && pid > 1 {
+			strays[pid] = start
+		}
+		if err != nil {
+			break
+		}
 	}
 	token, groups, scratch := f[0], f[1], f[2]
 	for _, pgid := range list(groups) {
 		_ = syscall.Kill(-pgid, syscall.SIGKILL)
 	}
+	killStrays(strays)
 	Kill(token)
 	if filepath.IsAbs(scratch) && scratch != "/" {
 		_ = os.RemoveAll(scratch)

@@ -3,7 +3,6 @@ package warden
 import (
 	"bytes"
 	"os"
-	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -90,6 +89,7 @@ func processes() []int {
 type process struct {
 	pid, parent, group int
 	state              byte
+	start              uint64 // in clock ticks after boot
 }
 
 func stat(pid int) (process, bool) {
@@ -100,12 +100,13 @@ func stat(pid int) (process, bool) {
 	// The name, in parentheses, may hold anything.
 	i := bytes.LastIndexByte(b, ')')
 	f := bytes.Fields(b[max(i+1, 0):])
-	if len(f) < 3 {
+	if len(f) < 20 {
 		return process{}, false
 	}
 	parent, _ := strconv.Atoi(string(f[1]))
 	group, _ := strconv.Atoi(string(f[2]))
-	return process{pid, parent, group, f[0][0]}, true
+	start, _ := strconv.ParseUint(string(f[19]), 10, 64)
+	return process{pid, parent, group, f[0][0], start}, true
 }
 
 // orphans is the children that nobody here started: those that came back to
@@ -114,20 +115,8 @@ func stat(pid int) (process, bool) {
 func (k *Keeper) orphans() []process {
 	children.Lock()
 	defer children.Unlock()
-	var pids []int
-	lists, _ := filepath.Glob("/proc/self/task/*/children")
-	for _, l := range lists {
-		b, err := os.ReadFile(l)
-		if err != nil {
-			continue
-		}
-		for _, f := range bytes.Fields(b) {
-			if pid, err := strconv.Atoi(string(f)); err == nil {
-				pids = append(pids, pid)
-			}
-		}
-	}
-	if len(lists) == 0 {
+	pids := childrenOf("self")
+	if _, err := os.Stat("/proc/self/task/" + strconv.Itoa(os.Getpid()) + "/children"); err != nil {
 		pids = processes()
 	}
 	var all []process
