@@ -317,8 +317,9 @@ const (
 	evRetry       eventKind = "retry"       // failed tasks are to run again
 	evReopen      eventKind = "reopen"      // a stopped or cancelled run goes on
 	evFinish      eventKind = "finish"      // the run has ended
-	evRefused     eventKind = "refused"     // tasks that were handed out and not started; not recorded
-	evGone        eventKind = "gone"        // agents have ended; not recorded
+	evHeld        eventKind = "held"        // what agents hold; before a record that ends a function or the run early
+	evRefused     eventKind = "refused"     // tasks that were handed out and not started; recorded only behind evHeld
+	evGone        eventKind = "gone"        // agents have ended; likewise
 )
 
 // event is a journal record but for outcomes.
@@ -345,10 +346,19 @@ type event struct {
 	Code  map[string]string `json:"code,omitempty"`
 	// finish
 	Status RunStatus `json:"status,omitempty"`
+	// held
+	Held []heldTasks `json:"held,omitempty"`
 	// refused
-	Indices []int `json:"-"`
+	Indices []int `json:"indices,omitempty"`
 	// gone: why
 	err error
+}
+
+// heldTasks is tasks From to To-1 of a function.
+type heldTasks struct {
+	Function string `json:"fn"`
+	From     int    `json:"from"`
+	To       int    `json:"to"`
 }
 
 type beginFunction struct {

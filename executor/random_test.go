@@ -147,6 +147,15 @@ func TestRetryAndCancelAtRandom(t *testing.T) {
 					m.event(&event{Kind: evCancel, Reason: "test"})
 					m.check()
 				}
+				if !m.over && rng.IntN(20) == 0 {
+					m.restart()
+					if m.s.stopping != notStopping { // in the middle of a cancel
+						m.begin(&event{Kind: evReopen})
+					} else {
+						m.begin()
+					}
+					m.check()
+				}
 				if steps > 20000 {
 					t.Fatalf("seed %d: the run does not end", seed)
 				}
@@ -157,9 +166,47 @@ func TestRetryAndCancelAtRandom(t *testing.T) {
 			if m.s.status == RunSucceeded {
 				break
 			}
+			before := tasksOf(m.s)
 			m.restart()
+			if after := tasksOf(m.s); after != before {
+				t.Fatalf("seed %d round %d: folded again:\n%swas:\n%s%s", seed, round, after, before, p.Source)
+			}
 			m.begin(&event{Kind: evRetry})
 			m.check()
+		}
+	}
+}
+
+// What is running when on_failure: stop takes effect ends as it ends, and
+// every reader of the records sees the same.
+func TestStopAtRandom(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		p := bind(t, fmt.Sprintf(`
+name: p
+functions:
+  a: {command: [x], map: {range: 9}, on_failure: stop, retries: %d, max_failures: %d}
+  b: {command: [x], map: {from: a}, on_failure: stop}
+  c: {command: [x], needs: b, if: "${{ failure() }}"}`, rng.IntN(2), rng.IntN(2)))
+		m := newSim(t, p, map[string]int{"a": 9, "b": 9}, fate(seed))
+		m.rng = rng
+		m.slots = 1 + rng.IntN(4)
+		m.begin()
+		for m.one() {
+			m.check()
+			if !m.over && rng.IntN(20) == 0 {
+				m.restart()
+				m.begin()
+			}
+		}
+		if !m.over {
+			t.Fatalf("seed %d: stuck\n%s", seed, tasksOf(m.s))
+		}
+		before := tasksOf(m.s)
+		m.restart()
+		if after := tasksOf(m.s); after != before {
+			t.Fatalf("seed %d: folded again:\n%swas:\n%s", seed, after, before)
 		}
 	}
 }

@@ -28,11 +28,21 @@ func (c *Coordinator) encode(batch []input) (recs [][]byte, evs []recorded, err 
 		recs, evs = append(recs, rec), append(evs, r)
 		return nil
 	}
+	stops := c.state.stopping != notStopping
+	for _, in := range batch {
+		stops = stops || in.event != nil && (in.event.Kind == evCancel || in.event.Kind == evLimit)
+	}
+	if e := c.state.heldBefore(batch); e != nil {
+		e.At = now
+		if err := add(recorded{event: e}, e.encode); err != nil {
+			return nil, nil, err
+		}
+	}
 	for _, in := range batch {
 		if in.event != nil {
 			in.event.At = now
 			enc := in.event.encode
-			if in.event.Kind == evGone {
+			if in.event.Kind == evGone && !stops {
 				enc = nil
 			}
 			if err := add(recorded{event: in.event}, enc); err != nil {
@@ -51,7 +61,11 @@ func (c *Coordinator) encode(batch []input) (recs [][]byte, evs []recorded, err 
 		}
 		if len(in.batch.Unrun) > 0 {
 			e := &event{Kind: evRefused, At: now, Function: in.batch.Function, Indices: in.batch.Unrun}
-			if err := add(recorded{event: e}, nil); err != nil {
+			enc := e.encode
+			if !stops && !c.state.recordsGivenBack(e.Function) {
+				enc = nil
+			}
+			if err := add(recorded{event: e}, enc); err != nil {
 				return nil, nil, err
 			}
 		}

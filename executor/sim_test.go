@@ -87,14 +87,30 @@ func (m *sim) begin(more ...*event) {
 
 func (m *sim) event(e *event) {
 	m.t.Helper()
+	m.note(m.s.heldBefore([]input{{event: e}}))
 	m.now++
 	e.At = m.now
+	m.record(e)
+	m.act(m.s.applyEvent(e))
+}
+
+// note records and folds an event that leads to no action, if there is one.
+func (m *sim) note(e *event) {
+	m.t.Helper()
+	if e != nil {
+		e.At = m.now
+		m.record(e)
+		m.s.applyEvent(e)
+	}
+}
+
+func (m *sim) record(e *event) {
+	m.t.Helper()
 	rec, err := e.encode(nil)
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	m.records = append(m.records, rec)
-	m.act(m.s.applyEvent(e))
 }
 
 func (m *sim) act(acts []action) {
@@ -114,10 +130,15 @@ func (m *sim) act(acts []action) {
 			e.Kind, e.Function = evPrepared, a.f.spec.Name
 			m.pending = append(m.pending, e)
 		case actStopWork:
-			for _, r := range m.hands {
-				m.refuse(r)
-			}
+			hands := m.hands
 			m.hands = nil
+			for _, r := range hands {
+				if m.rng != nil && m.rng.IntN(2) == 0 {
+					m.work(r) // it was quicker than the stop
+				} else {
+					m.refuse(r)
+				}
+			}
 		case actNotice:
 			m.notices = append(m.notices, a.n)
 		case actFinish:
@@ -133,6 +154,9 @@ func (m *sim) refuse(r cloud.Range) {
 	var is []int
 	for i := r.From; i < r.To; i++ {
 		is = append(is, i)
+	}
+	if m.s.recordsGivenBack(r.Function) {
+		m.record(&event{Kind: evRefused, At: m.now, Function: r.Function, Indices: is})
 	}
 	m.act(m.s.takeBack(r.Function, is))
 }
@@ -201,6 +225,7 @@ func (m *sim) work(r cloud.Range) {
 
 func (m *sim) report(o *outcomes) {
 	m.t.Helper()
+	m.note(m.s.heldBefore([]input{{batch: &task.Batch{Function: o.function, Outcomes: o.list}}}))
 	m.now++
 	o.at = m.now
 	rec, err := o.encode(nil)

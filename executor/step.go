@@ -44,6 +44,7 @@ func (s *State) applyEvent(e *event) []action {
 	case evCoordinator:
 		s.takeOver(e)
 		if s.stopping != notStopping {
+			s.advance()
 			return nil // it died while it was being stopped; evReopen follows
 		}
 	case evPrepared:
@@ -59,7 +60,15 @@ func (s *State) applyEvent(e *event) []action {
 			s.file = e.File
 		}
 		s.retry(e)
+	case evHeld:
+		s.hold(e)
+		return nil
+	case evRefused:
+		return s.takeBack(e.Function, e.Indices)
+	case evGone:
+		return s.takeBackAll()
 	case evFinish:
+		s.takeBackAll() // a fold may not have seen that they gave it back
 		s.status, s.finished = e.Status, e.At
 		s.endSession(e.At)
 		return nil
@@ -89,9 +98,19 @@ func (s *State) takeOver(e *event) {
 		if f.phase == preparing {
 			f.phase = waiting
 		}
-		if f.phase == running {
-			f.requeue()
+		if f.phase != running {
+			continue
 		}
+		for i, st := range f.table.status {
+			switch {
+			case st != task.Running:
+			case s.stopping != notStopping:
+				s.setFinal(f, i, task.Cancelled)
+			case f.stopped:
+				s.setFinal(f, i, task.Skipped)
+			}
+		}
+		f.requeue()
 	}
 }
 

@@ -134,6 +134,24 @@ func (v *View) Live(ctx context.Context) ([]task.Live, error) {
 	return open, nil
 }
 
+// Now calls yield for the tasks of a function that run now: who works on
+// what is not in the journal.
+func (v *View) Now(ctx context.Context, fn string, yield func(TaskReport)) error {
+	alive, err := v.Alive(ctx)
+	if err != nil || !alive {
+		return err
+	}
+	live, err := v.Live(ctx)
+	for _, l := range live {
+		if t, ok := v.Task(l.Function, l.Index); ok && l.Function == fn {
+			t.Status, t.Attempts, t.Cause = task.Running, l.Attempt, task.NoCause
+			t.Seconds = max(0, time.Since(time.Unix(0, l.Started)).Seconds())
+			yield(t)
+		}
+	}
+	return err
+}
+
 // Pipeline is the pipeline as recorded at apply (or the last retry).
 func (v *View) Pipeline() *spec.Pipeline { return v.pipeline }
 

@@ -18,6 +18,13 @@ func (v *View) Why(ctx context.Context, fn string, index int) ([]string, error) 
 	if !ok {
 		return nil, fmt.Errorf("%s has no task %d", fn, index)
 	}
+	if err := v.Now(ctx, fn, func(live TaskReport) {
+		if live.Index == index {
+			t = live
+		}
+	}); err != nil {
+		return nil, err
+	}
 	lines := []string{fmt.Sprintf("%s/%d: %s", fn, index, t.Status)}
 	attempts, err := v.Attempts(ctx, fn, index)
 	if err != nil {
@@ -33,8 +40,18 @@ func (v *View) Why(ctx context.Context, fn string, index int) ([]string, error) 
 		if len(attempts) == 0 {
 			lines = append(lines, "it never started: "+orElse(f.reason, "the run was cancelled"))
 		}
-	case task.Pending, task.Running:
-		lines = append(lines, v.whyPending(f, index, len(attempts)))
+	case task.Running:
+		lines = append(lines, fmt.Sprintf("it runs, for %s now (attempt %d)", seconds(t.Seconds), t.Attempts))
+	case task.Pending:
+		alive, err := v.Alive(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if !alive && v.state.begun {
+			lines = append(lines, "nobody works on the run: it was interrupted")
+		} else {
+			lines = append(lines, v.whyPending(f, index, len(attempts)))
+		}
 	case task.Failed:
 		lines = append(lines, v.whyNoRetry(f, &attempts[len(attempts)-1], len(attempts)))
 	}

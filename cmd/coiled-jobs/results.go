@@ -141,8 +141,15 @@ func eachRow(ctx context.Context, v *runView, ref taskRef, yield func(*row) erro
 		rows = rows[:0]
 		return nil
 	}
+	running := map[int]executor.TaskReport{}
+	if err := v.Now(ctx, ref.fn, func(t executor.TaskReport) { running[t.Index] = t }); err != nil {
+		return err
+	}
 	var stop error
 	err := v.EachResult(ctx, ref.fn, func(t executor.TaskReport, result []byte) bool {
+		if now, ok := running[t.Index]; ok && !t.Status.Final() {
+			t = now
+		}
 		if ref.index >= 0 && t.Index < ref.index {
 			return true
 		}

@@ -141,5 +141,8 @@ func whyNext(w io.Writer, v *runView, ref taskRef, t executor.TaskReport, r exec
 			add("after a fix, run again what failed", "retry %s", v.run)
 		}
 	}
+	if r.Status == executor.RunInterrupted && !t.Status.Final() {
+		add("go on where it stopped", "resume %s", v.run)
+	}
 	ui.WriteNext(w, st, next)
 }
