@@ -2,7 +2,10 @@
 # Builds the tools that tests and CI use, at the versions that tools/go.mod
 # pins, into .cache/bin:
 #
-#   scripts/tools.sh versitygw staticcheck govulncheck
+#   scripts/tools.sh versitygw staticcheck govulncheck moto
+#
+# moto is a Python program: it gets a virtual environment, .cache/moto, with the
+# versions that tools/moto/requirements.txt pins.
 #
 # A tool that is there at its pinned version is left alone.
 set -euo pipefail
@@ -16,13 +19,30 @@ package() {
     versitygw) echo github.com/versity/versitygw/cmd/versitygw ;;
     staticcheck) echo honnef.co/go/tools/cmd/staticcheck ;;
     govulncheck) echo golang.org/x/vuln/cmd/govulncheck ;;
-    *) echo "tools.sh: no tool $1; there are versitygw, staticcheck and govulncheck" >&2; exit 2 ;;
+    *) echo "tools.sh: no tool $1; there are versitygw, staticcheck, govulncheck and moto" >&2; exit 2 ;;
   esac
+}
+
+python_tool() { # name
+  local venv=$PWD/.cache/$1 pins=tools/$1/requirements.txt stamp
+  stamp=$(cat "$pins" <(python3 --version) | cksum)
+  if [[ -x $venv/bin/python && $(cat "$venv/.stamp" 2>/dev/null) == "$stamp" ]]; then
+    return
+  fi
+  echo "installing $1" >&2
+  rm -rf "$venv"
+  python3 -m venv "$venv"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$pins"
+  echo "$stamp" >"$venv/.stamp"
 }
 
 # What a tool was built from: the pins and the compiler.
 stamp=$(cat tools/go.mod tools/go.sum <(go version) | cksum)
 for tool in "$@"; do
+  if [[ $tool == moto ]]; then
+    python_tool moto
+    continue
+  fi
   path=$(package "$tool")
   if [[ -x $bin/$tool && $(cat "$bin/.$tool.stamp" 2>/dev/null) == "$stamp" ]]; then
     continue
