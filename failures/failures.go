@@ -42,7 +42,20 @@ type Group struct {
 	Functions map[string]int
 	Examples  []Example // the first ones
 
+	line  string // what all of them say, "" if they differ
 	order int
+}
+
+// Title is what the failures have in common: their words if they all say the
+// same, otherwise the signature.
+func (g *Group) Title() string {
+	switch {
+	case g.line != "":
+		return g.line
+	case g.Count == 1 && len(g.Examples) > 0:
+		return g.Examples[0].Line
+	}
+	return g.Signature
 }
 
 // Cause is the most frequent cause of the group.
@@ -94,7 +107,12 @@ func (g *Grouper) Add(fn string, o *task.Outcome) {
 			g.groups[sig] = grp
 		}
 	}
-	grp.Count++
+	switch grp.Count++; {
+	case grp.Count == 1:
+		grp.line = line
+	case grp.line != line:
+		grp.line = ""
+	}
 	grp.Causes[o.Cause]++
 	grp.Functions[fn]++
 	if len(grp.Examples) < maxExamples {

@@ -96,6 +96,13 @@ func TestGrouper(t *testing.T) {
 	if groups[1].Cause() != task.CauseTimeout {
 		t.Errorf("%+v", groups[1])
 	}
+	if first.Title() != "bad row N" || groups[1].Title() != "took longer than 3 s" {
+		t.Errorf("titles %q, %q", first.Title(), groups[1].Title())
+	}
+	g.Add("report", &task.Outcome{Index: 1, Cause: task.CauseTimeout, Message: "took longer than 3 s"})
+	if got := g.Groups()[1].Title(); got != "took longer than 3 s" {
+		t.Errorf("the title of two that say the same is %q", got)
+	}
 }
 
 func TestGrouperIsBounded(t *testing.T) {

@@ -138,7 +138,7 @@ func (d *Data) outcomes(ctx context.Context, v *executor.View, now time.Time) er
 }
 
 func (d *Data) group(ctx context.Context, v *executor.View, g *failures.Group, tasks map[string]int) Group {
-	out := Group{Signature: ui.Clean(g.Signature), Count: g.Count}
+	out := Group{Signature: ui.Clean(g.Title()), Count: g.Count}
 	for c := task.NoCause; c <= task.CauseCancelled; c++ {
 		if n := g.Causes[c]; n > 0 {
 			out.Causes = list(out.Causes, c.String(), n, len(g.Causes))

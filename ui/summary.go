@@ -157,10 +157,7 @@ func (s *Summary) failures(b *strings.Builder, st Style) {
 			fmt.Fprintf(b, "  … and %s of %s\n", Count(n), Plural(len(s.Groups)-i, "other kind"))
 			break
 		}
-		sig := Clean(g.Signature)
-		if g.Count == 1 && len(g.Examples) > 0 {
-			sig = Clean(g.Examples[0].Line)
-		}
+		sig := Clean(g.Title())
 		names := make([]string, 0, len(g.Examples))
 		for _, e := range g.Examples {
 			names = append(names, Task(e.Function, e.Index, tasks[e.Function]))
