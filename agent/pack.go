@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/task"
@@ -38,25 +39,54 @@ type pack struct {
 	start int64 // where the current task's output begins
 	open  bool  // a task is writing
 	err   error // the first error; nothing is written after it
+
+	grows bool // stored objects can grow
+	copy  liveLog
 }
 
 func newPack(store cloud.Store, prefix, scratch string) *pack {
-	p := &pack{store: store, prefix: prefix, scratch: scratch}
+	p := &pack{store: store, prefix: prefix, scratch: scratch, copy: liveLog{store: store}}
+	_, p.grows = store.(appender)
 	p.key = p.name()
 	return p
 }
 
 func (p *pack) name() string { return fmt.Sprintf("%s-%d", p.prefix, p.n) }
 
-// begin starts the output of a task and says where it will be.
+// begin starts the output of a task and says where it can be seen while the
+// task runs.
 func (p *pack) begin() task.Span {
 	p.start, p.open = p.size, true
-	return task.Span{Key: p.key, Off: p.start}
+	s := task.Span{Key: p.key, Off: p.start}
+	if !p.grows {
+		return p.copy.begin(s)
+	}
+	return s
+}
+
+// unseen says that the running task has written what nobody can see yet.
+func (p *pack) unseen() bool {
+	return p.open && !p.grows && p.err == nil && p.copy.wants(p.size-p.start)
+}
+
+// show makes that visible, if it is time.
+func (p *pack) show(ctx context.Context, now time.Time) {
+	if now.Before(p.copy.due) {
+		return
+	}
+	p.spill(p.buf)
+	p.buf = p.buf[:0]
+	if p.err == nil {
+		p.copy.show(ctx, now, p.file, p.start, p.size-p.start)
+	}
 }
 
 // end ends the output of the task; the span is zero if there was none.
 func (p *pack) end() task.Span {
 	p.open = false
+	if !p.grows {
+		p.copy.end()
+	}
 	s := task.Span{Key: p.key, Off: p.start, Len: p.size - p.start}
 	if s.Len == 0 {
 		return task.Span{}
@@ -189,6 +219,7 @@ func (p *pack) close(ctx context.Context) error {
 	if p.file != nil {
 		p.next()
 	}
+	p.copy.close()
 	return err
 }
 

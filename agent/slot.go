@@ -234,6 +234,10 @@ func (s *slot) due() time.Time {
 	switch {
 	case len(s.done) > 0:
 		return s.since.Add(reportAfter)
+	case s.pack.unseen() && len(s.pack.buf) > 0:
+		return earliest(s.pack.copy.due, s.logDue)
+	case s.pack.unseen():
+		return s.pack.copy.due
 	case len(s.pack.buf) > 0:
 		return s.logDue
 	}
@@ -244,6 +248,9 @@ func (s *slot) due() time.Time {
 func (s *slot) tick(ctx context.Context, now time.Time) {
 	if len(s.done) > 0 && now.Sub(s.since) >= reportAfter {
 		s.flush(context.WithoutCancel(ctx))
+	}
+	if s.pack.unseen() {
+		s.pack.show(context.WithoutCancel(ctx), now)
 	}
 	if len(s.pack.buf) > 0 && !now.Before(s.logDue) {
 		s.logDue = now.Add(followEvery)
@@ -262,6 +269,10 @@ func earliest(a, b time.Time) time.Time {
 
 func setupFailed(o task.Outcome, err error) task.Outcome {
 	o.Status, o.Cause, o.Exit, o.Message = task.Failed, task.CauseSetup, 1, err.Error()
+	var missing *noProgramError
+	if errors.As(err, &missing) {
+		o.Exit = 127
+	}
 	return o
 }
 

@@ -92,10 +92,17 @@ func runLogs(ctx context.Context, o *logsOptions) error {
 	if o.follow {
 		return o.followAll(ctx, p, functions)
 	}
+	running, err := v.running(ctx, r)
+	if err != nil {
+		return err
+	}
 	for _, fn := range functions {
 		for t := range v.Tasks(fn) {
 			if err := ctx.Err(); err != nil {
 				return err
+			}
+			if running[taskRef{fn, t.Index}] > 0 && t.Status == task.Pending {
+				t.Status = task.Running
 			}
 			if t.Status == task.Pending || o.failed && t.Status != task.Failed || t.Status.Final() && t.Attempts == 0 {
 				continue
@@ -117,6 +124,19 @@ func runLogs(ctx context.Context, o *logsOptions) error {
 	return nil
 }
 
+// running is the attempts that run now.
+func (v *runView) running(ctx context.Context, r executor.Report) (map[taskRef]int, error) {
+	if ended(r) {
+		return nil, nil
+	}
+	live, err := v.Live(ctx)
+	attempts := make(map[taskRef]int, len(live))
+	for _, l := range live {
+		attempts[taskRef{l.Function, l.Index}] = l.Attempt
+	}
+	return attempts, err
+}
+
 // one prints the log of one task.
 func (o *logsOptions) one(ctx context.Context, p *logPrinter, r executor.Report, ref taskRef) error {
 	v := p.view
@@ -129,7 +149,14 @@ func (o *logsOptions) one(ctx context.Context, p *logPrinter, r executor.Report,
 		fmt.Fprintf(o.app.messages, "%s has not failed: %s\n", v.label(ref), t.Status)
 		return nil
 	}
-	if o.attempt > t.Attempts {
+	running, err := v.running(ctx, r)
+	if err != nil {
+		return err
+	}
+	if running[ref] > 0 && !t.Status.Final() {
+		t.Status = task.Running
+	}
+	if o.attempt > max(t.Attempts, running[ref]) {
 		return usagef("%s has had %s, not %d", v.label(ref), ui.Plural(t.Attempts, "attempt"), o.attempt)
 	}
 	if t.Attempts == 0 && t.Status != task.Running {

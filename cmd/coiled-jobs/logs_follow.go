@@ -96,13 +96,9 @@ func (o *logsOptions) followAll(ctx context.Context, p *logPrinter, functions []
 		if err != nil {
 			return err
 		}
-		running := map[taskRef]int{}
-		live, err := p.view.Live(ctx)
+		running, err := p.view.running(ctx, r)
 		if err != nil {
 			return err
-		}
-		for _, l := range live {
-			running[taskRef{l.Function, l.Index}] = l.Attempt
 		}
 		for _, fn := range functions {
 			set := printed[fn]
