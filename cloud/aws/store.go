@@ -122,10 +122,17 @@ var permissions = map[string]string{
 	"get": "s3:GetObject", "put": "s3:PutObject", "create": "s3:PutObject", "list": "s3:ListBucket", "delete": "s3:DeleteObject",
 }
 
+// errNoStoreCredentials says what to do without credentials.
+var errNoStoreCredentials = errors.New("no AWS credentials for the store: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and " +
+	`AWS_SECRET_ACCESS_KEY, or log in ("aws sso login"); or keep runs in a folder (--store)`)
+
 // explain says of some errors what they mean for a store, and what to do.
 func (s *Store) explain(op string, err error) error {
 	var known *cloud.Error
 	var api smithy.APIError
+	if errors.As(err, &known) && errors.Is(err, errNoCredentials) {
+		return &cloud.Error{Op: known.Op, Resource: s.URL(), Kind: known.Kind, Err: errNoStoreCredentials}
+	}
 	if !errors.As(err, &known) || !errors.As(err, &api) {
 		return err
 	}

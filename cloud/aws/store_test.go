@@ -144,6 +144,7 @@ func TestStoreOnServer(t *testing.T) {
 		"broken downloads":         brokenDownloads,
 		"no bucket":                noBucket,
 		"denied":                   denied,
+		"no credentials":           noCredentials,
 		"fencing":                  fencing,
 		"fenced while idle":        fencedWhileIdle,
 		"a writer that died":       deadWriter,
@@ -463,5 +464,14 @@ func denied(t *testing.T, r *rig) {
 		if cloud.KindOf(err) != cloud.KindDenied || !strings.Contains(err.Error(), permission) {
 			t.Errorf("want %q: %v", permission, err)
 		}
+	}
+}
+
+func noCredentials(t *testing.T, r *rig) {
+	s := r.store(r.URL, nil)
+	s.s3.cfg.Credentials = nil
+	_, err := s.Get(t.Context(), "k")
+	if cloud.KindOf(err) != cloud.KindDenied || !strings.Contains(err.Error(), "no AWS credentials for the store") {
+		t.Errorf("get: %v", err)
 	}
 }
