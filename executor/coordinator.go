@@ -348,7 +348,7 @@ func (c *Coordinator) limit() *event {
 
 // step records events, folds them, and performs what follows.
 func (c *Coordinator) step(ctx context.Context, batch []input) error {
-	recs, evs, err := c.encode(batch)
+	recs, evs, err := c.encode(ctx, batch)
 	if err != nil {
 		return err
 	}

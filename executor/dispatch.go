@@ -15,6 +15,10 @@ const rangeSeconds = 0.02
 // maxRange is the most tasks in a range.
 const maxRange = 128
 
+// longTask is how many seconds make a task so long that a slot may be idle for
+// the moment in which its next one is chosen.
+const longTask = 0.1
+
 // handOut chooses what to give to agents with this many slots and CPUs: later
 // functions first, so that what is begun gets finished. The tasks count as
 // Running from now on; takeBack undoes it.
@@ -52,6 +56,12 @@ func (f *function) cap(slots, cpus int) (inHand, perRange int) {
 		// number in hand is the number that runs, and nothing starts behind a
 		// failure that is on its way here.
 		return limit, 1
+	}
+	ended := f.counts[task.Succeeded] + f.counts[task.Failed]
+	if f.feeds && (f.mean >= longTask || ended < 10*slots) { // a few say little about the others
+		// Nothing waits in the hands of agents: the next free slot is for what
+		// streams behind the task that has just ended.
+		return slots, 1
 	}
 	per := 1
 	if f.mean >= 0 {

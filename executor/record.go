@@ -1,9 +1,8 @@
 package executor
 
 import (
-	"fmt"
+	"context"
 
-	"github.com/coiled-jobs/coiled-jobs/spec"
 	"github.com/coiled-jobs/coiled-jobs/task"
 )
 
@@ -13,7 +12,7 @@ type recorded struct {
 	outcomes *outcomes
 }
 
-func (c *Coordinator) encode(batch []input) (recs [][]byte, evs []recorded, err error) {
+func (c *Coordinator) encode(ctx context.Context, batch []input) (recs [][]byte, evs []recorded, err error) {
 	now := c.cfg.Now().UnixNano()
 	c.buf = c.buf[:0]
 	add := func(r recorded, enc func([]byte) ([]byte, error)) error {
@@ -53,7 +52,7 @@ func (c *Coordinator) encode(batch []input) (recs [][]byte, evs []recorded, err 
 		for list := in.batch.Outcomes; len(list) > 0; {
 			n := batchLen(list)
 			o := &outcomes{at: now, function: in.batch.Function, list: list[:n]}
-			c.decideRetries(o)
+			c.decideRetries(ctx, o)
 			if err := add(recorded{outcomes: o}, o.encode); err != nil {
 				return nil, nil, err
 			}
@@ -111,31 +110,4 @@ func (c *Coordinator) append(recs [][]byte) ([]int64, error) {
 		}
 	}
 	return pos, nil
-}
-
-// decideRetries evaluates retries.when for failed attempts, so that the
-// decision is recorded with them and a fold need not repeat it.
-func (c *Coordinator) decideRetries(o *outcomes) {
-	f := c.state.byName[o.function]
-	if f == nil || f.spec.Retries.When == nil {
-		return
-	}
-	for i := range o.list {
-		oc := &o.list[i]
-		if oc.Status != task.Failed {
-			continue
-		}
-		env := &spec.Env{Params: c.cfg.Pipeline.Params, Run: c.cfg.Header.Info(), Failure: &spec.FailureInfo{
-			ExitCode: oc.Exit, Signal: oc.Signal, Cause: oc.Cause.String(), Attempt: oc.Attempt, Stderr: string(oc.Stderr)}}
-		again, err := f.spec.Retries.When.Bool(env)
-		if err != nil {
-			oc.Message += fmt.Sprintf(" (and retries.when could not be evaluated: %v)", err)
-		}
-		if err != nil || !again {
-			if o.noRetry == nil {
-				o.noRetry = make([]bool, len(o.list))
-			}
-			o.noRetry[i] = true
-		}
-	}
 }

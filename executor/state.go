@@ -58,6 +58,7 @@ type function struct {
 	dependents []*function
 	from       *function // task i follows task i there; nil if none does
 	barrier    bool      // but only when all of from is done
+	feeds      bool      // a function streams behind it
 	depth      int       // longest way from a function without needs
 	only       map[int]bool
 
@@ -153,6 +154,9 @@ func newState(run string, functions []*spec.Function, only map[string][]int) *St
 		if from, ok := f.spec.Follows(); ok {
 			_, streams := f.spec.Streams()
 			f.from, f.barrier = s.byName[from], !streams
+			if streams && f.from != nil {
+				f.from.feeds = true
+			}
 		}
 	}
 	depths := map[*function]int{}

@@ -403,4 +403,18 @@ func TestLaterFunctionsFirst(t *testing.T) {
 	if first := slices.Index(order, "b"); first > 10 {
 		t.Errorf("the first task of b ran after %d of a", first)
 	}
+	// Where tasks are long, none of a waits in the hands of agents.
+	m = newSim(t, p, map[string]int{"a": 50}, nil)
+	m.begin()
+	a := m.s.byName["a"]
+	if limit, _ := a.cap(4, 4); limit != 4 {
+		t.Errorf("%d tasks are given out at first", limit)
+	}
+	for _, mean := range []float64{0.001, 5} {
+		a.mean = mean
+		a.counts[task.Succeeded], a.counts[task.Pending] = 45, 5
+		if limit, _ := a.cap(4, 4); limit == 4 != (mean > 1) {
+			t.Errorf("%d tasks of %v s are given out", limit, mean)
+		}
+	}
 }
