@@ -317,7 +317,7 @@ func (v *View) eachUpstream(ctx context.Context, f *function, from, to int, yiel
 		if err != nil {
 			return err
 		}
-		item, err := value.Decode(b)
+		item, err := value.DecodeOrdered(b)
 		if err != nil {
 			return err
 		}
