@@ -288,6 +288,10 @@ func (e *Engine) detach(ctx context.Context, h *executor.Header, o ContinueOptio
 		return nil, err
 	}
 	defer log.Close()
+	v, err := executor.OpenView(ctx, e.Store, h.Run) // before it starts: it may be quick
+	if err != nil {
+		return nil, err
+	}
 	cmd := exec.Command(e.Exe, "__coordinate", h.Run, "--store", e.Store.URL(), "--begin", string(arg))
 	cmd.Env, cmd.Stdout, cmd.Stderr = e.Environ, log, log
 	cmd.Dir = "/"
@@ -297,7 +301,7 @@ func (e *Engine) detach(ctx context.Context, h *executor.Header, o ContinueOptio
 	}
 	died := make(chan error, 1)
 	go func() { died <- cmd.Wait() }()
-	if err := e.awaitCoordinator(ctx, h.Run, died, log.Name()); err != nil {
+	if err := awaitCoordinator(ctx, v, died, log.Name()); err != nil {
 		return nil, err
 	}
 	w, err := e.watch(ctx, h.Run, "")
@@ -308,12 +312,9 @@ func (e *Engine) detach(ctx context.Context, h *executor.Header, o ContinueOptio
 	return w, nil
 }
 
-// awaitCoordinator returns when another process has taken the run.
-func (e *Engine) awaitCoordinator(ctx context.Context, run string, died <-chan error, log string) error {
-	v, err := executor.OpenView(ctx, e.Store, run)
-	if err != nil {
-		return err
-	}
+// awaitCoordinator returns when another process has taken the run that v shows
+// as it was before.
+func awaitCoordinator(ctx context.Context, v *executor.View, died <-chan error, log string) error {
 	epoch := v.Epoch()
 	deadline := time.After(startGrace)
 	t := time.NewTicker(min(e.PollEvery(20*time.Millisecond), 250*time.Millisecond))

@@ -108,7 +108,7 @@ func (s *session) run(ctx, work context.Context, stopWork context.CancelFunc, sc
 	if s.err == nil && err != nil && !errors.Is(err, context.Canceled) && cloud.KindOf(err) != cloud.KindClosed {
 		s.err = err
 	}
-	if s.err != nil && !s.report.Status.Final() {
+	if s.err != nil && !s.report.Status.Final() && cloud.KindOf(s.err) != cloud.KindNotFound {
 		s.err = fmt.Errorf("%w\nwhat was recorded until then is kept; when that is mended, go on with: coiled-jobs resume %s", s.err, s.report.Run)
 	}
 	os.RemoveAll(scratch)

@@ -220,8 +220,8 @@ func (c *Coordinator) Run(ctx context.Context) (Report, error) {
 	c.prep.Wait()
 	side.Wait()
 	r := c.Snapshot()
-	if err == nil {
-		err = writeSummary(context.WithoutCancel(ctx), c.cfg.Store, c.cfg.Header, r)
+	if err == nil && writeSummary(context.WithoutCancel(ctx), c.cfg.Store, c.cfg.Header, r) != nil {
+		_ = c.cfg.Store.Delete(context.WithoutCancel(ctx), SummaryKey(c.cfg.Header.Run)) // better none than an old one
 	}
 	if cerr := c.journal.Close(); err == nil {
 		err = cerr
@@ -234,6 +234,11 @@ func (c *Coordinator) begin(ctx context.Context) error {
 	// What the last coordinator said of running tasks is not true any more.
 	if err := c.cfg.Store.Delete(ctx, liveKey(c.cfg.Header.Run)); err != nil {
 		return err
+	}
+	if c.state.begun { // how it ended the last time is not how it ends
+		if err := c.cfg.Store.Delete(ctx, SummaryKey(c.cfg.Header.Run)); err != nil {
+			return err
+		}
 	}
 	var evs []*event
 	if !c.state.begun {

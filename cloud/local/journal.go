@@ -29,7 +29,21 @@ type osJournalFile struct {
 	key   string
 }
 
-func (f *osJournalFile) SyncData() error { return syncData(f.File) }
+// SyncData also finds out that the file has no name any more: what is written
+// to it is lost with this process.
+func (f *osJournalFile) SyncData() error {
+	gone := false
+	err := syncData(f.File)
+	if err == nil {
+		err = control(f.File, func(fd uintptr) error { gone = unlinked(fd); return nil })
+	}
+	if gone {
+		err = &cloud.Error{Op: "append to journal", Resource: f.store.Path(f.key), Kind: cloud.KindNotFound,
+			Err: errors.New("it was deleted while it was written, and what it held is lost")}
+	}
+	return err
+}
+
 func (f *osJournalFile) SyncName() error { return f.store.syncParent(f.key) }
 func (f *osJournalFile) Close() error {
 	err := unlock(f.File)

@@ -2,6 +2,7 @@ package local_test
 
 import (
 	"context"
+	"os"
 	"testing"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -34,4 +35,25 @@ func TestMachines(t *testing.T) {
 	cloudtest.TestMachines(t, func(testing.TB) cloud.Machines {
 		return local.NewMachines(func(ctx context.Context, _ cloud.Machine) { <-ctx.Done() })
 	})
+}
+
+// A writer learns that its journal was deleted instead of writing into nothing.
+func TestJournalDeletedWhileWritten(t *testing.T) {
+	t.Parallel()
+	s := open(t, t.TempDir())
+	ctx := context.Background()
+	j, err := s.OpenJournal(ctx, "runs/a/journal")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	if _, err := j.Append([]byte("one")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(s.URL()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := j.Append([]byte("two")); cloud.KindOf(err) != cloud.KindNotFound {
+		t.Errorf("append to a deleted journal: %v", err)
+	}
 }
