@@ -301,7 +301,7 @@ func (e *Engine) detach(ctx context.Context, h *executor.Header, o ContinueOptio
 	}
 	died := make(chan error, 1)
 	go func() { died <- cmd.Wait() }()
-	if err := awaitCoordinator(ctx, v, died, log.Name()); err != nil {
+	if err := e.awaitCoordinator(ctx, v, died, log.Name()); err != nil {
 		return nil, err
 	}
 	w, err := e.watch(ctx, h.Run, "")
@@ -314,7 +314,7 @@ func (e *Engine) detach(ctx context.Context, h *executor.Header, o ContinueOptio
 
 // awaitCoordinator returns when another process has taken the run that v shows
 // as it was before.
-func awaitCoordinator(ctx context.Context, v *executor.View, died <-chan error, log string) error {
+func (e *Engine) awaitCoordinator(ctx context.Context, v *executor.View, died <-chan error, log string) error {
 	epoch := v.Epoch()
 	deadline := time.After(startGrace)
 	t := time.NewTicker(min(e.PollEvery(20*time.Millisecond), 250*time.Millisecond))
