@@ -135,6 +135,30 @@ func TestNotifications(t *testing.T) {
 	}
 }
 
+// The address may be a secret by itself: webhook names it.
+func TestNotifyWithASecretAddress(t *testing.T) {
+	t.Parallel()
+	var path atomic.Value
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { path.Store(r.URL.Path) }))
+	defer srv.Close()
+	p, err := executor.Bind([]byte("name: p\nsecrets: [HOOK]\nnotify: [{on: [success], webhook: HOOK}]\nfunctions: {a: {command: [x]}}\n"), "p.yaml", nil, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := engineIn(t)
+	e.Environ = []string{"HOOK=" + srv.URL + "/T0/x\n"}
+	e.notify(&executor.Header{}, p, executor.Report{Status: executor.RunSucceeded})
+	if path.Load() != "/T0/x" {
+		t.Errorf("called %v", path.Load())
+	}
+	var stderr bytes.Buffer
+	e.Environ, e.Stderr = nil, &stderr
+	e.notify(&executor.Header{}, p, executor.Report{Status: executor.RunSucceeded})
+	if got := stderr.String(); !strings.Contains(got, "the secret HOOK") {
+		t.Errorf("stderr: %q", got)
+	}
+}
+
 // A failed notification names the host and nothing else: the address may be a secret.
 func TestFailedNotificationHidesTheAddress(t *testing.T) {
 	t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sethvargo/go-retry"
@@ -51,6 +52,11 @@ func (e *Engine) post(p *spec.Pipeline, h *executor.Header, n spec.Notify, r exe
 	if err != nil {
 		return err
 	}
+	if n.Secret != "" {
+		if url = e.variable(n.Secret); url == "" {
+			return fmt.Errorf("the secret %s, the address of the webhook, is not set in your environment", n.Secret)
+		}
+	}
 	body, err := notification(n.Format, r)
 	if err != nil {
 		return err
@@ -77,6 +83,16 @@ func (e *Engine) post(p *spec.Pipeline, h *executor.Header, n spec.Notify, r exe
 		}
 		return nil
 	})
+}
+
+// variable is a variable of the caller's environment.
+func (e *Engine) variable(name string) string {
+	for _, kv := range slices.Backward(e.Environ) {
+		if val, ok := strings.CutPrefix(kv, name+"="); ok {
+			return strings.TrimSpace(val)
+		}
+	}
+	return ""
 }
 
 // notification is the body to post: the report, or a line for Slack.

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -80,8 +81,9 @@ func (d *decoder) pipeline(p *Pipeline) {
 	}
 	p.Limits = limitsOf(fields["limits"], p.Limits)
 	p.Schedules = d.schedules(fields["schedule"])
-	p.Notify = notifyOf(fields["notify"])
-	d.pipelineFunctions(p, given, d.secrets(fields["secrets"]), top)
+	secrets := d.secrets(fields["secrets"])
+	p.Notify = d.notifyOf(fields["notify"], secrets)
+	d.pipelineFunctions(p, given, secrets, top)
 }
 
 func (d *decoder) pipelineName(p *Pipeline, f *field) {
@@ -224,7 +226,7 @@ func limitsOf(f *field, l Limits) Limits {
 	return l
 }
 
-func notifyOf(f *field) []Notify {
+func (d *decoder) notifyOf(f *field, secrets []Secret) []Notify {
 	if f == nil {
 		return nil
 	}
@@ -236,10 +238,29 @@ func notifyOf(f *field) []Notify {
 		}
 		if w := e.get("webhook"); w != nil && w.ok {
 			n.Webhook = w.v.(*Template)
+			d.checkWebhook(&n, w, secrets)
 		}
 		out = append(out, n)
 	}
 	return out
+}
+
+// checkWebhook reports an address that cannot be right, and finds the secret
+// that holds it if it names one.
+func (d *decoder) checkWebhook(n *Notify, f *field, secrets []Secret) {
+	text, static := n.Webhook.Static()
+	if !static || text == "" {
+		return
+	}
+	for _, s := range secrets {
+		if s.Name == text {
+			n.Secret = text
+			return
+		}
+	}
+	if u, err := url.Parse(text); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		d.report(f.n.pos, f.path, "%q is no address: expected a URL such as https://example.com/hook, or the name of one of the secrets at the top of the file", shorten(text))
+	}
 }
 
 func (d *decoder) schedules(f *field) []Schedule {

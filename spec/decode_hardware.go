@@ -2,6 +2,7 @@ package spec
 
 import (
 	"math"
+	"regexp"
 	"time"
 )
 
@@ -13,6 +14,7 @@ func (d *decoder) hardwareOf(f *field) Hardware {
 	}
 	h.Set = true
 	h.VMTypes = strs(f.get("vm_type"))
+	d.checkForm(f.get("vm_type"), vmType, "an instance type such as m6i.xlarge")
 	if c := f.get("cpu"); c != nil {
 		lo, hi, _ := bounds[float64](d, c)
 		h.CPU = [2]float64{lo, hi}
@@ -34,6 +36,7 @@ func (d *decoder) hardwareOf(f *field) Hardware {
 	h.ARM = isTrue(f.get("arm"))
 	h.DiskGB = int(math.Ceil(float64(size(f.get("disk_size"), 0)) / (1 << 30)))
 	h.Region = str(f.get("region"), "")
+	d.checkForm(f.get("region"), regionName, "a region such as us-east-1, or auto")
 	h.SpotPolicy = str(f.get("spot_policy"), h.SpotPolicy)
 	if w := f.get("n_workers"); w != nil && w.ok {
 		lo, hi, _ := bounds[int](d, w)
@@ -60,6 +63,23 @@ func (d *decoder) hardwareOf(f *field) Hardware {
 	h.SecurityGroup, h.InstanceProfile = str(f.get("security_group"), ""), str(f.get("instance_profile"), "")
 	h.Name = str(f.get("name"), "")
 	return h
+}
+
+var (
+	vmType     = regexp.MustCompile(`^[a-z][a-z0-9-]*\.[a-z0-9-]+$`)
+	regionName = regexp.MustCompile(`^(auto|[a-z]+(-[a-z]+)+-[0-9]+)$`)
+)
+
+// checkForm reports texts that cannot be names of that kind.
+func (d *decoder) checkForm(f *field, form *regexp.Regexp, what string) {
+	if f == nil || !f.ok {
+		return
+	}
+	for _, e := range append([]*field{f}, f.list...) {
+		if text, ok := e.v.(string); ok && !form.MatchString(text) {
+			d.report(e.n.pos, e.path, "expected %s, found %s", what, e.n.found())
+		}
+	}
 }
 
 // bounds reads n or [lo, hi].

@@ -196,7 +196,7 @@ var scheduleKeys = &keySet{name: "a schedule", keys: []keyDef{
 
 var notifyKeys = &keySet{name: "a notification", keys: []keyDef{
 	{name: "on", doc: "When to call the webhook. Default failure.", shape: oneOrMore(enumOf("failure", "success", "missed"), "a list of failure, success, missed")},
-	{name: "webhook", doc: "The URL that is called.", required: true, shape: template("a URL such as https://example.com/hook", scopeRun)},
+	{name: "webhook", doc: "The URL that is called, or the name of the secret that holds it.", required: true, shape: template("a URL such as https://example.com/hook", scopeRun)},
 	{name: "format", doc: "The body of the call. Default json.", shape: enumOf("slack", "json")},
 }}
 

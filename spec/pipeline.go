@@ -308,6 +308,7 @@ type Schedule struct {
 type Notify struct {
 	On      []string // failure, success, missed
 	Webhook *Template
+	Secret  string // the secret that holds the address; "": Webhook is it
 	Format  string // slack or json (default)
 }
 
