@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"encoding/json"
 	"sort"
 	"strings"
 )
@@ -14,10 +15,19 @@ type secretSet [][]byte
 func newSecretSet(secrets map[string]string) secretSet {
 	seen := map[string]bool{}
 	for _, v := range secrets {
-		// A program often prints a secret without the newline it was stored with.
-		for _, s := range []string{v, strings.TrimSpace(v)} {
+		// A program often prints a secret without the newline it was stored with,
+		// one of many lines (a key) line by line, and either of them in JSON.
+		forms := []string{v, strings.TrimSpace(v)}
+		if lines := strings.Split(forms[1], "\n"); len(lines) > 1 {
+			for _, l := range lines {
+				if l = strings.TrimSpace(l); len(l) >= minMaskedLine {
+					forms = append(forms, l)
+				}
+			}
+		}
+		for _, s := range forms {
 			if s != "" {
-				seen[s] = true
+				seen[s], seen[inJSON(s)] = true, true
 			}
 		}
 	}
@@ -32,6 +42,21 @@ func newSecretSet(secrets map[string]string) secretSet {
 		return bytes.Compare(set[i], set[j]) < 0
 	})
 	return set
+}
+
+// minMaskedLine is how long a line of a longer secret must be to be one by
+// itself: shorter ones (braces, "END") are common words.
+const minMaskedLine = 8
+
+// inJSON is a text as it stands between the quotes of a JSON string.
+func inJSON(s string) string {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if e.Encode(s) != nil || b.Len() < 3 {
+		return s
+	}
+	return b.String()[1 : b.Len()-2]
 }
 
 // mask replaces the secrets in a whole text.

@@ -51,6 +51,24 @@ func TestMask(t *testing.T) {
 	}
 }
 
+// A secret of many lines is masked as a whole, line by line and in JSON.
+func TestMaskManyLines(t *testing.T) {
+	t.Parallel()
+	set := newSecretSet(map[string]string{"KEY": "-----BEGIN KEY-----\nabc\"def/+xyz\nEND\n-----END KEY-----\n"})
+	for in, want := range map[string]string{
+		"-----BEGIN KEY-----\nabc\"def/+xyz\nEND\n-----END KEY-----\n":          "***",
+		`{"k": "-----BEGIN KEY-----\nabc\"def/+xyz\nEND\n-----END KEY-----\n"}`: `{"k": "***"}`,
+		"  abc\"def/+xyz |":           "  *** |",
+		`"abc\"def/+xyz"`:             `"***"`,
+		"THE END":                     "THE END",
+		"  -----END KEY----- trailer": "  *** trailer",
+	} {
+		if got := set.maskString(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
 func TestSecretsDoNotAppear(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, `
