@@ -369,7 +369,7 @@ func (fn *function) program(name, path string) (string, error) {
 	if denied != "" {
 		return "", fmt.Errorf("start %q: %s is not executable (chmod +x it)", name, denied)
 	}
-	return "", fmt.Errorf("start %q: there is no such program in PATH (%s); install it or give its path", name, path)
+	return "", &noProgramError{name}
 }
 
 // forget makes the next task look a program up again.
@@ -396,4 +396,12 @@ func startError(name, path, dir string, err error) error {
 		return fmt.Errorf("start %q: arguments and environment are too large; read the item from $COILED_JOBS_ITEM_FILE", name)
 	}
 	return fmt.Errorf("start %q: %w", name, err)
+}
+
+// noProgramError is a program that PATH does not have; the exit code is the
+// one that shells give.
+type noProgramError struct{ name string }
+
+func (e *noProgramError) Error() string {
+	return fmt.Sprintf("start %q: there is no such program in PATH; install it or give its path", e.name)
 }

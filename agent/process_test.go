@@ -38,7 +38,7 @@ func TestProcessEnds(t *testing.T) {
 		{"timeout", "run: sleep 60\n    timeout: 0.1", task.Failed, task.CauseTimeout, 124, "took longer than its timeout of 100ms", "null", ""},
 		{"stubborn", "run: \"trap '' TERM; echo on; while :; do sleep 0.01; done\"\n    timeout: 0.1", task.Failed, task.CauseTimeout, 124, "took longer", "null", "on\n"},
 		{"gone quietly at a timeout", "run: \"exec 2>/dev/null; trap 'exit 0' TERM; while :; do sleep 0.01; done\"\n    timeout: 0.1", task.Failed, task.CauseTimeout, 124, "took longer", "null", ""},
-		{"no program", `command: [no-such-program-here]`, task.Failed, task.CauseSetup, 1, `start "no-such-program-here": there is no such program in PATH`, "null", ""},
+		{"no program", `command: [no-such-program-here]`, task.Failed, task.CauseSetup, 127, `start "no-such-program-here": there is no such program in PATH`, "null", ""},
 		{"no file", `command: [./nothing]`, task.Failed, task.CauseSetup, 1, `start "./nothing": there is no file`, "null", ""},
 		{"bad interpreter", `command: [./badinterp]`, task.Failed, task.CauseSetup, 1, "the interpreter in the first line", "null", ""},
 		{"not executable", `command: [./plain]`, task.Failed, task.CauseSetup, 1, "chmod +x", "null", ""},

@@ -119,7 +119,7 @@ func TestPythonEnds(t *testing.T) {
 		{"no function", "python: mod:nothing", task.CauseExit, 1, "mod has no function 'nothing'", "null", ""},
 		{"no file", "python: no/file.py:f", task.CauseExit, 1, "FileNotFoundError", "null", ""},
 		{"syntax", "python: syntax:f", task.CauseExit, 1, "SyntaxError", "null", "def f(:"},
-		{"no interpreter", "python: mod:none\n    python_bin: python9.9", task.CauseSetup, 1, "no such program in PATH", "null", ""},
+		{"no interpreter", "python: mod:none\n    python_bin: python9.9", task.CauseSetup, 127, "no such program in PATH", "null", ""},
 		{"not an interpreter", "python: mod:none\n    python_bin: \"false\"", task.CauseSetup, 1, "start Python", "null", ""},
 	}
 	for _, tt := range tests {
