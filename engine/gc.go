@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/agent"
+	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 )
 
@@ -36,9 +37,13 @@ func (e *Engine) GC(ctx context.Context, dry bool) ([]string, error) {
 
 func (e *Engine) gcRun(ctx context.Context, run string, dry bool) (did []string, alive bool, err error) {
 	v, err := executor.OpenView(ctx, e.Store, run)
+	if cloud.KindOf(err) == cloud.KindNotFound {
+		return nil, true, nil // deleted, or just being made
+	}
 	if err != nil {
 		// A run that cannot be read is not known to be old; leave it for people to look at.
-		return []string{fmt.Sprintf("left %s alone: %v", run, err)}, true, nil
+		fmt.Fprintf(e.Stderr, "coiled-jobs: run %s stays, it cannot be read: %v\n", run, err)
+		return nil, true, nil
 	}
 	if alive, err = v.Alive(ctx); err != nil || alive {
 		return nil, true, err

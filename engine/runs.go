@@ -126,7 +126,7 @@ func (e *Engine) Find(ctx context.Context, ref string) (run string, store cloud.
 	}
 	for _, id := range ids {
 		if id == ref {
-			return ref, e.Store, nil
+			return e.inStore(ctx, id)
 		}
 		if matchesRun(id, ref) && matches[id] == nil {
 			matches[id] = nil
@@ -159,6 +159,15 @@ func (e *Engine) pointed(ctx context.Context, p pointer) (string, cloud.Store, e
 	return p.Run, store, err
 }
 
+// inStore is a run that the store lists, unless only its name is left.
+func (e *Engine) inStore(ctx context.Context, run string) (string, cloud.Store, error) {
+	_, err := executor.LoadHeader(ctx, e.Store, run)
+	if cloud.KindOf(err) == cloud.KindNotFound {
+		return "", nil, usagef("run %s is not in the store any more, or was never recorded", run)
+	}
+	return run, e.Store, err
+}
+
 func (e *Engine) oneOf(ctx context.Context, ref string, matches map[string]*pointer) (string, cloud.Store, error) {
 	var names []string
 	for id := range matches {
@@ -172,7 +181,7 @@ func (e *Engine) oneOf(ctx context.Context, ref string, matches map[string]*poin
 		if p := matches[names[0]]; p != nil {
 			return e.pointed(ctx, *p)
 		}
-		return names[0], e.Store, nil
+		return e.inStore(ctx, names[0])
 	}
 	shown := strings.Join(names[:min(5, len(names))], ", ")
 	return "", nil, usagef("%q could be %d runs: %s", ref, len(names), shown)

@@ -28,6 +28,23 @@ type View struct {
 	state    *State
 	next     int64 // where Refresh goes on
 	items    map[string]planner.Items
+
+	// What was read last, as neighbours lie in one record; and the outcomes
+	// that others followed, as of a position of the journal.
+	recent  [4]recentRecord
+	oldest  int
+	earlier map[attemptOf]*task.Outcome
+	known   int64
+}
+
+type recentRecord struct {
+	pos int64 // 0: none, as no record is there
+	o   *outcomes
+}
+
+type attemptOf struct {
+	function       string
+	index, attempt int
 }
 
 // OpenView reads a run. KindNotFound if there is none.
@@ -211,7 +228,29 @@ func (v *View) Outcome(ctx context.Context, _ string, t TaskReport) (*task.Outco
 	if t.Pos < 0 {
 		return nil, nil
 	}
-	return v.rd.outcome(ctx, t.Pos)
+	rec, ordinal := splitPos(t.Pos)
+	o, err := v.record(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	if ordinal >= len(o.list) {
+		return nil, errRecord
+	}
+	return &o.list[ordinal], nil
+}
+
+func (v *View) record(ctx context.Context, pos int64) (*outcomes, error) {
+	for _, r := range v.recent {
+		if r.pos == pos && r.o != nil {
+			return r.o, nil
+		}
+	}
+	o, err := v.rd.record(ctx, pos)
+	if err == nil {
+		v.recent[v.oldest] = recentRecord{pos, o}
+		v.oldest = (v.oldest + 1) % len(v.recent)
+	}
+	return o, err
 }
 
 // Attempts is every recorded outcome of a task, oldest first.
@@ -381,6 +420,8 @@ func (v *View) Log(ctx context.Context, fn string, index, attempt int, off int64
 	return data, err == nil && int64(len(data)) >= left, err
 }
 
+// attempt is an attempt of a task (0: the last); of an earlier one only what
+// its log needs; nil if there is none.
 func (v *View) attempt(ctx context.Context, fn string, index, attempt int) (*task.Outcome, error) {
 	if attempt == 0 {
 		t, ok := v.Task(fn, index)
@@ -389,16 +430,23 @@ func (v *View) attempt(ctx context.Context, fn string, index, attempt int) (*tas
 		}
 		return v.Outcome(ctx, fn, t)
 	}
-	all, err := v.Attempts(ctx, fn, index)
-	if err != nil {
-		return nil, err
+	if t, ok := v.Task(fn, index); ok && t.Attempts == attempt {
+		return v.Outcome(ctx, fn, t)
 	}
-	for i := range all {
-		if all[i].Attempt == attempt {
-			return &all[i], nil
+	if v.earlier == nil || v.known != v.next {
+		v.earlier, v.known = map[attemptOf]*task.Outcome{}, v.next
+		err := v.Outcomes(ctx, func(name string, o *task.Outcome) bool {
+			if t, ok := v.Task(name, o.Index); ok && o.Attempt < t.Attempts {
+				v.earlier[attemptOf{name, o.Index, o.Attempt}] = &task.Outcome{Index: o.Index, Status: o.Status, Cause: o.Cause,
+					Attempt: o.Attempt, Log: o.Log}
+			}
+			return true
+		})
+		if err != nil {
+			return nil, err
 		}
 	}
-	return nil, nil
+	return v.earlier[attemptOf{fn, index, attempt}], nil
 }
 
 func (v *View) readLog(ctx context.Context, key string, off, n int64) ([]byte, error) {
