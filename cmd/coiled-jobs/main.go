@@ -8,6 +8,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -56,7 +57,16 @@ Exit codes: 0 done, 1 a function failed, 2 bad usage or pipeline file, 3 could n
 		SilenceUsage:  true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommand(&cobra.Command{Use: "no-help", Hidden: true})
+	root.Version = buildVersion()
+	root.SetVersionTemplate(program + " {{.Version}}\n")
+	root.SetHelpCommand(&cobra.Command{Use: "help [command]", Hidden: true, GroupID: "more",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usagef("no command %q to help with; see %s --help", strings.Join(args, " "), program)
+			}
+			return cmd.Help()
+		}})
 	root.SetFlagErrorFunc(flagError)
 	root.PersistentFlags().StringVar(&a.storeFlag, "store", "",
 		"folder or s3://bucket/prefix that keeps runs (default: $COILED_JOBS_STORE, or a folder in the user's state directory)")
@@ -75,7 +85,7 @@ Exit codes: 0 done, 1 a function failed, 2 bad usage or pipeline file, 3 could n
 		newRmCmd(a, runRm), newRerunCmd(a, runRerun))
 	add("more", newMachinesCmd(a, runMachines), newGCCmd(a, runGC), newDoctorCmd(a, runDoctor), newSchemaCmd(a),
 		newVersionCmd(a), newCompletionCmd(a))
-	root.AddCommand(newCoordinateCmd(a, runCoordinate))
-	root.AddCommand(laterCmds()...)
+	add("more", newCoordinateCmd(a, runCoordinate)) // hidden, like those that come later
+	add("more", laterCmds()...)
 	return root
 }
