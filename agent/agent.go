@@ -46,6 +46,8 @@ type Agent struct {
 	// must have the machine for itself.
 	alone sync.RWMutex
 
+	placing sync.Mutex // held while outputs of earlier tasks are put in place
+
 	mu    sync.Mutex
 	slots []*slot
 

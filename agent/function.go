@@ -102,6 +102,14 @@ func (fn *function) prepare(ctx context.Context) (err error) {
 			return fmt.Errorf("read what %s needs: %w", fn.name, err)
 		}
 	}
+	for _, need := range f.AllNeeds() {
+		if need == fn.from {
+			continue // task by task
+		}
+		if err := fn.a.place(ctx, need, -1); err != nil {
+			return err
+		}
+	}
 	fn.scope = spec.Env{Params: run.Pipeline.Params, Count: fn.count, Run: &run.Info, Needs: fn.needs}
 	for _, list := range [][]spec.EnvVar{run.Pipeline.Env, f.Env} {
 		for _, v := range list {

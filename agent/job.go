@@ -87,6 +87,11 @@ func (q *jobs) prepare(ctx context.Context, j *job) (*task.Outcome, error) {
 				Message: "left out by where"}, nil
 		}
 	}
+	if fn.from != "" {
+		if err := fn.a.place(ctx, fn.from, j.index); err != nil {
+			return nil, err
+		}
+	}
 	if fn.envTask {
 		vars, visible, err := fn.taskVars(&env)
 		if err != nil {

@@ -271,6 +271,40 @@ func (a *Agent) outputsThere(ctx context.Context, outs []task.Output) bool {
 	return true
 }
 
+// place puts the outputs of a needed function where its tasks had written them.
+func (a *Agent) place(ctx context.Context, fn string, index int) error {
+	if a.run.Outputs == nil {
+		return nil
+	}
+	outs, err := a.run.Outputs(ctx, fn, index)
+	if err != nil {
+		return fmt.Errorf("read the outputs of %s: %w", fn, err)
+	}
+	if len(outs) == 0 {
+		return nil
+	}
+	a.placing.Lock()
+	defer a.placing.Unlock()
+	root, err := os.OpenRoot(a.run.Dir)
+	if err != nil {
+		return fmt.Errorf("open the working directory: %w", err)
+	}
+	defer func() { _ = root.Close() }()
+	for i := range outs {
+		o := &outs[i]
+		if o.Key == "" {
+			continue // a URI, or only in place
+		}
+		if hash, err := a.files.hash(filepath.Join(a.run.Dir, o.Path)); err == nil && hash == o.Hash {
+			continue
+		}
+		if err := a.restore(ctx, root, o); err != nil {
+			return fmt.Errorf("put output %q of %s in place: %w", o.Path, fn, err)
+		}
+	}
+	return nil
+}
+
 // stored says whether the kept copy is in the store and unchanged.
 func (a *Agent) stored(ctx context.Context, o *task.Output) bool {
 	if o.Key == "" {

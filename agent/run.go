@@ -45,8 +45,9 @@ type Run struct {
 	// NeedsID is the identity of a needed function: of all its tasks, or (index
 	// >= 0) of one, for the cache.
 	NeedsID func(ctx context.Context, fn string, index int) (task.ID, error)
-	// Outputs lists what functions in needs kept, to be put in place for a task
-	// (behind from: the same index's); on this machine they lie there already.
+	// Outputs lists what a needed function kept (of one task, if index >= 0)
+	// that may not lie in place, because others wrote it. nil: all does.
+	Outputs func(ctx context.Context, fn string, index int) ([]task.Output, error)
 	// Stopped says whether no further task of a function may start.
 	Stopped func(fn string) bool
 }

@@ -86,7 +86,7 @@ func (e *Engine) begin(ctx context.Context, h *executor.Header, p *spec.Pipeline
 			ID: h.Run, Pipeline: s.coord.Pipeline(), Info: *h.Info(), Dir: h.Dir, Scratch: scratch,
 			Store: e.Store, Prefix: executor.Prefix(h.Run), BaseEnv: env, Secrets: secrets,
 			NoCache: noCache, CacheOn: usesCache(fs),
-			Items: s.coord.Items, Count: s.coord.Count, Needs: s.coord.Needs, Upstream: s.coord.Upstream,
+			Items: s.coord.Items, Count: s.coord.Count, Needs: s.coord.Needs, Upstream: s.coord.Upstream, Outputs: s.coord.Outputs,
 			NeedsID: s.coord.NeedsID, Stopped: s.coord.Stopped,
 		},
 		Queue: queue, Slots: n, Report: s.coord.Report, Token: h.Token, Warden: []string{e.Exe, "__warden"}, Look: e.look(),

@@ -12,6 +12,7 @@ import (
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/spec"
 	"github.com/coiled-jobs/coiled-jobs/task"
 )
 
@@ -75,6 +76,32 @@ func (e *Engine) FetchOutputs(ctx context.Context, run, fn string, index int, di
 		written = append(written, o.Path)
 	}
 	return written, nil
+}
+
+// placeMissing puts in dir what the functions that f needs have kept. What lies
+// there is left as it is: it may have been changed to find a mistake.
+func (e *Engine) placeMissing(ctx context.Context, past *executor.Past, f *spec.Function, index int, dir string) error {
+	from, _ := f.Follows()
+	for _, need := range f.AllNeeds() {
+		of := -1
+		if need == from {
+			of = index
+		}
+		outs, err := past.Outputs(ctx, need, of)
+		if err != nil {
+			return err
+		}
+		for _, o := range outs {
+			path := filepath.Join(dir, o.Path)
+			if _, err := os.Lstat(path); err == nil || o.Key == "" || !filepath.IsLocal(o.Path) {
+				continue
+			}
+			if err := e.fetch(ctx, Output{Output: o}, path); err != nil {
+				return fmt.Errorf("put output %q of %s in place: %w", o.Path, need, err)
+			}
+		}
+	}
+	return nil
 }
 
 func sameContent(path string, o task.Output) bool {

@@ -53,6 +53,9 @@ func (e *Engine) RerunLocal(ctx context.Context, run, fn string, index int, out 
 		return nil, err
 	}
 	past := executor.NewPast(v, scratch)
+	if err := e.placeMissing(ctx, past, f, index, h.Dir); err != nil {
+		return nil, err
+	}
 	queue := local.NewQueue()
 	outcomes := make(chan task.Outcome, 1)
 	a := agent.New(agent.Config{

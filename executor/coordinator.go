@@ -66,6 +66,8 @@ type Coordinator struct {
 	mu    sync.Mutex // guards state against readers; the loop alone writes
 	state *State
 
+	first   int64 // position of its first record, once begun
+	begun   bool
 	stopped map[string]*atomic.Bool
 	needs   needsCache
 	items   itemsCache
@@ -360,6 +362,9 @@ func (c *Coordinator) step(ctx context.Context, batch []input) error {
 	pos, err := c.append(recs)
 	if err != nil {
 		return err
+	}
+	if !c.begun {
+		c.begun, c.first = true, pos[0] // before anything is given to an agent
 	}
 	c.mu.Lock()
 	var acts []action

@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"math"
 
 	"github.com/coiled-jobs/coiled-jobs/planner"
 	"github.com/coiled-jobs/coiled-jobs/spec"
@@ -19,6 +20,7 @@ func NewPast(v *View, scratch string) *Past {
 		cfg:   Config{Store: v.store, Header: v.Header, Pipeline: v.pipeline, Scratch: scratch},
 		rd:    v.rd,
 		state: v.state,
+		first: math.MaxInt64, // it has seen none of it
 	}}
 }
 
@@ -38,6 +40,11 @@ func (p *Past) Upstream(ctx context.Context, fn string, index int) ([]byte, erro
 // NeedsID is Coordinator.NeedsID.
 func (p *Past) NeedsID(ctx context.Context, fn string, index int) (task.ID, error) {
 	return p.c.NeedsID(ctx, fn, index)
+}
+
+// Outputs is Coordinator.Outputs.
+func (p *Past) Outputs(ctx context.Context, fn string, index int) ([]task.Output, error) {
+	return p.c.Outputs(ctx, fn, index)
 }
 
 // Items is Coordinator.Items.
