@@ -231,10 +231,20 @@ func (s *Store) Put(ctx context.Context, key string, data []byte) error {
 		return err
 	}
 	name := s.prefix + key
-	return s.call(ctx, "put", key, func(c *s3.Client) error {
-		_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: &s.loc.Bucket, Key: &name, Body: bytes.NewReader(data)})
-		return err
-	})
+	for try := 1; ; try++ {
+		err := s.call(ctx, "put", key, func(c *s3.Client) error {
+			_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: &s.loc.Bucket, Key: &name, Body: bytes.NewReader(data)})
+			return err
+		})
+		// A conflict is one with a write or a delete under way, as there is no
+		// condition.
+		if cloud.KindOf(err) != cloud.KindConflict || try == maxTries {
+			return err
+		}
+		if err := pause(ctx, try); err != nil {
+			return err
+		}
+	}
 }
 
 // Create writes an object only if there is none. The answer to a write that
@@ -246,47 +256,42 @@ func (s *Store) Create(ctx context.Context, key string, data []byte) error {
 		return err
 	}
 	nonce, name := rand.Text(), s.prefix+key
-	err := s.createOnce(ctx, key, data, map[string]string{nonceKey: nonce})
-	if cloud.KindOf(err) != cloud.KindConflict {
-		return err
-	}
-	found := ""
-	herr := s.call(ctx, "get", key, func(c *s3.Client) error {
-		out, err := c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.loc.Bucket, Key: &name})
-		if err == nil {
-			found = out.Metadata[nonceKey]
-		}
-		return err
-	})
-	switch {
-	case herr == nil && found == nonce:
-		return nil
-	case herr == nil, cloud.KindOf(herr) == cloud.KindNotFound: // deleted since
-		return &cloud.Error{Op: "create", Resource: s.path(key), Kind: cloud.KindConflict, Err: fs.ErrExist}
-	}
-	return herr
-}
-
-// createOnce writes an object if there is none. A conflict with a write or a
-// delete that is under way says nothing yet: it is tried again.
-func (s *Store) createOnce(ctx context.Context, key string, data []byte, metadata map[string]string) error {
-	name := s.prefix + key
 	for try := 1; ; try++ {
 		err := s.call(ctx, "create", key, func(c *s3.Client) error {
 			_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: &s.loc.Bucket, Key: &name, Body: bytes.NewReader(data),
-				IfNoneMatch: aws.String("*"), Metadata: metadata})
+				IfNoneMatch: aws.String("*"), Metadata: map[string]string{nonceKey: nonce}})
 			return err
 		})
-		var api smithy.APIError
-		if err == nil || try == maxTries || !errors.As(err, &api) ||
-			api.ErrorCode() != "ConditionalRequestConflict" && api.ErrorCode() != "OperationAborted" {
+		if cloud.KindOf(err) != cloud.KindConflict {
 			return err
 		}
+		found := ""
+		err = s.call(ctx, "get", key, func(c *s3.Client) error {
+			out, err := c.HeadObject(ctx, &s3.HeadObjectInput{Bucket: &s.loc.Bucket, Key: &name})
+			if err == nil {
+				found = out.Metadata[nonceKey]
+			}
+			return err
+		})
+		switch {
+		case err == nil && found == nonce:
+			return nil
+		case err == nil:
+			return &cloud.Error{Op: "create", Resource: s.path(key), Kind: cloud.KindConflict, Err: fs.ErrExist}
+		case cloud.KindOf(err) != cloud.KindNotFound:
+			return err
+		case try == maxTries:
+			return &cloud.Error{Op: "create", Resource: s.path(key), Kind: cloud.KindConflict, Err: errUnderWay}
+		}
+		// There is no object: the conflict was with a write or a delete that is
+		// under way, which says nothing yet.
 		if err := pause(ctx, try); err != nil {
 			return err
 		}
 	}
 }
+
+var errUnderWay = errors.New("others are writing or deleting it all the time")
 
 // pause waits a while that grows with the tries.
 func pause(ctx context.Context, try int) error {

@@ -100,15 +100,19 @@ func (u *upload) run(ctx context.Context, first []byte, r io.Reader) (err error)
 
 // send reads the parts and uploads them.
 func (u *upload) send(ctx context.Context, first []byte, r io.Reader) error {
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
+	// A part that is under way is let be: S3 may take it even after we hang up,
+	// and behind an abort.
+	failed, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	queue := make(chan part)
 	var workers sync.WaitGroup
 	for range partWorkers {
 		workers.Go(func() {
 			for p := range queue {
-				if err := u.part(ctx, p); err != nil {
-					stop(err)
+				if failed.Err() == nil {
+					if err := u.part(ctx, p); err != nil {
+						fail(err)
+					}
 				}
 				u.free <- p.data
 			}
@@ -120,7 +124,7 @@ func (u *upload) send(ctx context.Context, first []byte, r io.Reader) error {
 		u.parts = append(u.parts, types.CompletedPart{})
 		u.mu.Unlock()
 		queue <- part{number, data}
-		if last || ctx.Err() != nil {
+		if last || failed.Err() != nil {
 			break
 		}
 		if number%partsPerSize == 0 {
@@ -135,7 +139,7 @@ func (u *upload) send(ctx context.Context, first []byte, r io.Reader) error {
 		}
 		var err error
 		if data, last, err = readPart(r, buf, size); err != nil {
-			stop(&cloud.Error{Op: "put", Resource: u.s.path(u.key), Err: err})
+			fail(&cloud.Error{Op: "put", Resource: u.s.path(u.key), Err: err})
 			break
 		}
 		if len(data) == 0 {
@@ -144,16 +148,13 @@ func (u *upload) send(ctx context.Context, first []byte, r io.Reader) error {
 	}
 	close(queue)
 	workers.Wait()
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
+	if failed.Err() != nil {
+		return context.Cause(failed)
 	}
 	return nil
 }
 
 func (u *upload) part(ctx context.Context, p part) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
 	return u.s.call(ctx, "put", u.key, func(c *s3.Client) error {
 		out, err := c.UploadPart(ctx, &s3.UploadPartInput{Bucket: &u.s.loc.Bucket, Key: &u.name, UploadId: &u.id,
 			PartNumber: &p.number, Body: bytes.NewReader(p.data)})
@@ -195,13 +196,22 @@ func (u *upload) complete(ctx context.Context) error {
 }
 
 // abort removes the parts of an upload that failed: they cost money, and no
-// listing shows them. It is tried also after the end of ctx. What is left
+// listing shows them. It is tried also after the end of ctx, and again until
+// S3 knows of no upload, as a part may have come behind an abort. What is left
 // when that fails too is what a bucket's lifecycle rule is for.
 func (u *upload) abort(ctx context.Context) {
 	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), abortWithin)
 	defer stop()
-	_ = u.s.call(ctx, "put", u.key, func(c *s3.Client) error {
-		_, err := c.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &u.s.loc.Bucket, Key: &u.name, UploadId: &u.id})
-		return err
-	})
+	for try := 1; try <= maxTries; try++ {
+		err := u.s.call(ctx, "put", u.key, func(c *s3.Client) error {
+			_, err := c.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &u.s.loc.Bucket, Key: &u.name, UploadId: &u.id})
+			return err
+		})
+		if cloud.KindOf(err) == cloud.KindNotFound || ctx.Err() != nil {
+			return
+		}
+		if err != nil && pause(ctx, try) != nil {
+			return
+		}
+	}
 }
