@@ -442,3 +442,55 @@ func TestCancelDeadRun(t *testing.T) {
 		t.Errorf("%s, %v", summaryOf(r), err)
 	}
 }
+
+// lostStore gives journals that another writer takes over.
+type lostStore struct {
+	cloud.Store
+	lost chan struct{}
+}
+
+type lostAfter struct {
+	cloud.Journal
+	lost chan struct{}
+}
+
+func (s *lostStore) OpenJournal(ctx context.Context, key string) (cloud.Journal, error) {
+	j, err := s.Store.OpenJournal(ctx, key)
+	return &lostAfter{j, s.lost}, err
+}
+
+func (j *lostAfter) Lost() <-chan struct{} { return j.lost }
+
+func (j *lostAfter) Append(recs ...[]byte) ([]int64, error) {
+	select {
+	case <-j.lost:
+		return nil, &cloud.Error{Op: "append to journal", Kind: cloud.KindConflict}
+	default:
+		return j.Journal.Append(recs...)
+	}
+}
+
+// A coordinator that lost its journal while it had nothing to record ends
+// what it runs, records nothing, and says so.
+func TestLostJournalEndsTheCoordinator(t *testing.T) {
+	t.Parallel()
+	store := &lostStore{Store: cloudtest.NewStore(), lost: make(chan struct{})}
+	g := newRig(t, store, "name: p\nfunctions:\n  f: {command: [\"true\"]}\n")
+	g.run = func(ctx context.Context, _ *Coordinator, _ string, _ cloud.Range, _ int) task.Outcome {
+		close(store.lost)
+		<-ctx.Done() // it is ended
+		return task.Outcome{Status: task.Cancelled, Cause: task.CauseCancelled}
+	}
+	g.create()
+	r, err := g.coordinate(t.Context())
+	if cloud.KindOf(err) != cloud.KindConflict || r.Status.Final() {
+		t.Errorf("ended as %s, %v", r.Status, err)
+	}
+	v, err := OpenView(t.Context(), store, g.header.Run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tr, _ := v.Task("f", 0); tr.Status != task.Pending {
+		t.Errorf("the task is recorded as %s", tr.Status)
+	}
+}
