@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -204,23 +205,31 @@ func (e *Engine) stored(ctx context.Context) ([]string, error) {
 	return ids, err
 }
 
+// runsAtATime is how many runs are looked at together: in a bucket a look is
+// mostly waiting.
+const runsAtATime = 16
+
 // Runs lists runs, newest first: the caller's own, or all in the store.
 func (e *Engine) Runs(ctx context.Context, all bool) ([]RunSummary, error) {
 	list := []RunSummary{}
-	add := func(store cloud.Store, run string) error {
-		s, err := e.summary(ctx, store, run)
-		if cloud.KindOf(err) == cloud.KindNotFound {
-			return nil // removed, or not recorded yet
-		}
-		if err != nil {
-			if ctx.Err() == nil { // one that cannot be read does not hide the others
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	turn := make(chan struct{}, runsAtATime)
+	add := func(store cloud.Store, run string) {
+		turn <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-turn }()
+			s, err := e.summary(ctx, store, run)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				list = append(list, s)
+			case cloud.KindOf(err) == cloud.KindNotFound: // removed, or not recorded yet
+			case ctx.Err() == nil: // one that cannot be read does not hide the others
 				fmt.Fprintf(e.Stderr, "coiled-jobs: run %s cannot be read: %v\n", run, err)
-				return nil
 			}
-			return err
-		}
-		list = append(list, s)
-		return nil
+		})
 	}
 	if all {
 		ids, err := e.stored(ctx)
@@ -228,9 +237,7 @@ func (e *Engine) Runs(ctx context.Context, all bool) ([]RunSummary, error) {
 			return nil, err
 		}
 		for _, id := range ids {
-			if err := add(e.Store, id); err != nil {
-				return nil, err
-			}
+			add(e.Store, id)
 		}
 	} else {
 		own, err := e.own()
@@ -242,12 +249,19 @@ func (e *Engine) Runs(ctx context.Context, all bool) ([]RunSummary, error) {
 			if err != nil {
 				continue // a store that is away does not hide the others
 			}
-			if err := add(store, p.Run); err != nil {
-				return nil, err
-			}
+			add(store, p.Run)
 		}
 	}
-	sort.SliceStable(list, func(i, j int) bool { return list[i].Started.After(list[j].Started) })
+	wg.Wait()
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	sort.Slice(list, func(i, j int) bool {
+		if !list[i].Started.Equal(list[j].Started) {
+			return list[i].Started.After(list[j].Started)
+		}
+		return list[i].Run > list[j].Run
+	})
 	return list, nil
 }
 

@@ -37,9 +37,20 @@ func (a *app) wire(ctx context.Context, create bool) (*engine.Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("find this program on disk: %w", err)
 	}
+	buckets := map[string]cloud.Store{} // an open one keeps its connections
+	open := func(url string) (cloud.Store, error) {
+		if s := buckets[url]; s != nil {
+			return s, nil
+		}
+		s, err := a.openStore(ctx, url, false)
+		if err == nil && strings.HasPrefix(url, "s3://") {
+			buckets[url] = s
+		}
+		return s, err
+	}
 	e := &engine.Engine{
 		StateDir: state, Environ: a.environ, Exe: exe, Version: buildVersion(), Owner: a.owner(), Stderr: a.messages,
-		OpenStore: func(url string) (cloud.Store, error) { return a.openStore(ctx, url, false) }, S3: openS3(ctx),
+		OpenStore: open, S3: openS3(ctx),
 	}
 	store, err := a.openStore(ctx, a.storeURL(state), create)
 	switch {
