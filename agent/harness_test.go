@@ -4,7 +4,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -320,12 +319,3 @@ func (*quietTB) TempDir() string {
 }
 
 func jsonOf(v any) string { return string(value.JSON(v)) }
-
-func asMap(t *testing.T, s string) map[string]any {
-	t.Helper()
-	var m map[string]any
-	if err := json.Unmarshal([]byte(s), &m); err != nil {
-		t.Fatalf("%s: %v", s, err)
-	}
-	return m
-}

@@ -224,15 +224,6 @@ func (s *State) activeTime(now int64) time.Duration {
 	return time.Duration(s.active + now - s.session)
 }
 
-// inHand is the number of tasks that agents hold.
-func (s *State) inHand() int {
-	n := 0
-	for _, f := range s.order {
-		n += f.counts[task.Running]
-	}
-	return n
-}
-
 // report makes the report of the run; live is the number of tasks that really
 // run now, by function; the others that agents hold count as pending.
 func (s *State) report(h *Header, live map[string]int) Report {

@@ -143,9 +143,6 @@ func sizeOf(example string) *shape {
 func intFrom(minimum float64, example string) *shape {
 	return &shape{kind: kindInt, what: "a whole number such as " + example, min: minimum, hasMin: true}
 }
-func numberFrom(minimum float64, example string) *shape {
-	return &shape{kind: kindNumber, what: "a number such as " + example, min: minimum, hasMin: true}
-}
 func enumOf(values ...string) *shape {
 	return &shape{kind: kindText, enum: values, what: "one of " + joinOr(values)}
 }
@@ -160,9 +157,6 @@ func anyValue(what string, scope scopeKind) *shape {
 }
 func textValue(what string, scope scopeKind) *shape {
 	return &shape{kind: kindValue, what: what, scope: scope, sourceText: true}
-}
-func listOf(elem *shape, what string) *shape {
-	return &shape{kind: kindList, elem: elem, what: what}
 }
 func oneOrMore(elem *shape, what string) *shape {
 	return &shape{kind: kindList, elem: elem, what: what, one: true, nonEmpty: true}

@@ -270,11 +270,6 @@ func (h *holes) within(from, to int) (first, last int) {
 	return first, last
 }
 
-func (h *holes) anyIn(n syntax.Node) bool {
-	first, last := h.within(int(n.Pos().Offset()), int(n.End().Offset()))
-	return first < last
-}
-
 // place decides for every hole.
 func (h *holes) place(lang syntax.LangVariant, at func(int) Pos) ([]place, Problems) {
 	if n := shellNesting(h.text); n > maxShellDepth {

@@ -41,7 +41,6 @@ type Store struct {
 	files fileCache
 
 	tempOnce sync.Once
-	tempErr  error
 }
 
 var _ cloud.Store = (*Store)(nil)

@@ -50,10 +50,10 @@ func TestKillNineWithAStoreInABucket(t *testing.T) {
 
 // person runs the program with a home of their own.
 type person struct {
-	t              *testing.T
-	program, home  string
-	dir, store     string
-	stdout, stderr string
+	t             *testing.T
+	program, home string
+	dir, store    string
+	stderr        string
 }
 
 func (p *person) command(args ...string) *exec.Cmd {
