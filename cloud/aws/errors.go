@@ -15,7 +15,7 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 )
 
-// kindsOfCodes maps the error codes of S3 to kinds.
+// kindsOfCodes maps the error codes of S3, SQS, SSM and EC2 to kinds.
 var kindsOfCodes = map[string]cloud.Kind{
 	"NoSuchKey": cloud.KindNotFound, "NoSuchBucket": cloud.KindNotFound, "NotFound": cloud.KindNotFound, "NoSuchVersion": cloud.KindNotFound,
 
@@ -34,6 +34,49 @@ var kindsOfCodes = map[string]cloud.Kind{
 
 	"InvalidBucketName": cloud.KindInvalid, "InvalidArgument": cloud.KindInvalid, "KeyTooLongError": cloud.KindInvalid,
 	"InvalidRequest": cloud.KindInvalid, "InvalidURI": cloud.KindInvalid, "MethodNotAllowed": cloud.KindInvalid,
+
+	// SQS and SSM.
+	"QueueDoesNotExist": cloud.KindNotFound, "AWS.SimpleQueueService.NonExistentQueue": cloud.KindNotFound,
+	"ReceiptHandleIsInvalid": cloud.KindNotFound, "MessageNotInflight": cloud.KindNotFound, "ParameterNotFound": cloud.KindNotFound,
+	"QueueNameExists": cloud.KindConflict, "QueueAlreadyExists": cloud.KindConflict, "QueueDeletedRecently": cloud.KindConflict,
+	"AWS.SimpleQueueService.QueueDeletedRecently": cloud.KindConflict,
+
+	"OverLimit": cloud.KindThrottled, "RequestThrottled": cloud.KindThrottled, "KmsThrottled": cloud.KindThrottled,
+
+	"AccessDeniedException": cloud.KindDenied, "KmsAccessDenied": cloud.KindDenied, "InvalidSecurity": cloud.KindDenied,
+	"UnrecognizedClientException": cloud.KindDenied, "InvalidClientTokenId": cloud.KindDenied, "ExpiredTokenException": cloud.KindDenied,
+	"InternalFailure": cloud.KindTransient, "InternalServerError": cloud.KindTransient,
+
+	"BatchRequestTooLong": cloud.KindInvalid, "InvalidMessageContents": cloud.KindInvalid, "InvalidAttributeValue": cloud.KindInvalid,
+
+	// EC2. Not here is what means that a thing is only not known yet, which the
+	// caller judges by its age.
+	"InvalidInstanceID.NotFound": cloud.KindNotFound, "InvalidLaunchTemplateId.NotFound": cloud.KindNotFound,
+	"InvalidLaunchTemplateName.NotFoundException": cloud.KindNotFound, "InvalidLaunchTemplateId.VersionNotFound": cloud.KindNotFound,
+	"InvalidSubnetID.NotFound": cloud.KindNotFound, "InvalidGroup.NotFound": cloud.KindNotFound, "InvalidAMIID.NotFound": cloud.KindNotFound,
+	"fleetIdDoesNotExist": cloud.KindNotFound,
+
+	"IdempotentParameterMismatch": cloud.KindConflict, "IdempotentInstanceTerminated": cloud.KindConflict,
+	"InvalidLaunchTemplateName.AlreadyExistsException": cloud.KindConflict, "InvalidGroup.Duplicate": cloud.KindConflict,
+
+	"InsufficientInstanceCapacity": cloud.KindNoCapacity, "InsufficientHostCapacity": cloud.KindNoCapacity,
+	"InsufficientCapacity": cloud.KindNoCapacity, "UnfulfillableCapacity": cloud.KindNoCapacity, "Unsupported": cloud.KindNoCapacity,
+	"InsufficientFreeAddressesInSubnet": cloud.KindNoCapacity, "ReservationCapacityExceeded": cloud.KindNoCapacity,
+	"MaxFleetCountExceeded": cloud.KindNoCapacity, "SpotMaxPriceTooLow": cloud.KindNoCapacity,
+
+	"MaxSpotInstanceCountExceeded": cloud.KindQuota, "VcpuLimitExceeded": cloud.KindQuota, "InstanceLimitExceeded": cloud.KindQuota,
+	"MaxSpotFleetRequestCountExceeded": cloud.KindQuota, "VolumeLimitExceeded": cloud.KindQuota, "MaxIOPSLimitExceeded": cloud.KindQuota,
+
+	"EC2ThrottledException": cloud.KindThrottled, "ResourceCountLimitExceeded": cloud.KindQuota,
+	"Unavailable": cloud.KindTransient, "Server.InternalError": cloud.KindTransient, "Server.Unavailable": cloud.KindTransient,
+
+	"UnauthorizedOperation": cloud.KindDenied, "AuthFailure": cloud.KindDenied, "OptInRequired": cloud.KindDenied, "Blocked": cloud.KindDenied,
+	"AuthFailure.ServiceLinkedRoleCreationNotPermitted": cloud.KindDenied, "PendingVerification": cloud.KindDenied,
+
+	"InvalidInstanceID.Malformed": cloud.KindInvalid, "InvalidParameterValue": cloud.KindInvalid, "InvalidParameterCombination": cloud.KindInvalid,
+	"InvalidParameter": cloud.KindInvalid, "MissingParameter": cloud.KindInvalid, "InvalidAMIID.Malformed": cloud.KindInvalid,
+	"InvalidInput": cloud.KindInvalid, "InvalidUserData.Malformed": cloud.KindInvalid, "InvalidFleetConfiguration": cloud.KindInvalid,
+	"VPCIdNotSpecified": cloud.KindInvalid, "InvalidBlockDeviceMapping": cloud.KindInvalid, "InvalidSubnetID.Malformed": cloud.KindInvalid,
 }
 
 // advice is what to do about some codes.
@@ -43,6 +86,11 @@ var advice = map[string]string{
 	"ExpiredToken":         "log in again",
 	"InvalidObjectState":   "the object is archived; restore it first",
 	"RequestTimeTooSkewed": "this machine's clock is wrong",
+
+	"PendingVerification": "Amazon is still verifying this account; try again in a few hours",
+	"OptInRequired":       "this account has no EC2 yet, or not in this region: finish its registration, or enable the region",
+	"AuthFailure.ServiceLinkedRoleCreationNotPermitted": "spot machines need the role AWSServiceRoleForEC2Spot: let \"coiled-jobs setup aws\" " +
+		"or an administrator make it once (aws iam create-service-linked-role --aws-service-name spot.amazonaws.com)",
 }
 
 // mapError turns an error of the SDK into one of the contract. The end of the

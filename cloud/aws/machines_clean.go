@@ -1,0 +1,149 @@
+package aws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+)
+
+// Clean removes what a run has on EC2: its machines, by their tags and once
+// more by their fleets, and its launch templates. It may be repeated, and goes
+// on after an error. What other runs launched is not touched.
+func (m *Machines) Clean(ctx context.Context, run string) error {
+	if run == "" {
+		return &cloud.Error{Op: "clean up", Resource: "machines", Kind: cloud.KindInvalid, Err: errors.New("no run is named")}
+	}
+	var errs []error
+	list, err := m.List(ctx, run)
+	errs = append(errs, err)
+	var ids []string
+	for _, x := range list {
+		if x.State != "ended" {
+			ids = append(ids, x.ID)
+		}
+	}
+	errs = append(errs, m.Terminate(ctx, ids...), m.deleteFleets(ctx, run), m.deleteTemplates(ctx, run))
+	return errors.Join(errs...)
+}
+
+// deleteFleets deletes a run's fleets, and with them whatever machines of
+// theirs the tags did not show.
+func (m *Machines) deleteFleets(ctx context.Context, run string) error {
+	ids, err := m.tagged(ctx, types.ResourceTypeFleet, run)
+	m.mu.Lock()
+	for id, r := range m.fleets {
+		if r == run && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	m.mu.Unlock()
+	errs := []error{err}
+	for chunk := range slices.Chunk(ids, 25) { // EC2's limit
+		var out *ec2.DeleteFleetsOutput
+		err := m.call(ctx, "delete", "fleets of "+run, "ec2:DeleteFleets", func(ctx context.Context) (err error) {
+			out, err = m.ec2.DeleteFleets(ctx, &ec2.DeleteFleetsInput{FleetIds: chunk, TerminateInstances: aws.Bool(true)})
+			return err
+		})
+		errs = append(errs, err)
+		if err != nil {
+			continue
+		}
+		m.mu.Lock()
+		for _, id := range chunk {
+			delete(m.fleets, id)
+		}
+		m.mu.Unlock()
+		for _, f := range out.UnsuccessfulFleetDeletions {
+			if f.Error == nil || f.Error.Code == types.DeleteFleetErrorCodeFleetIdDoesNotExist ||
+				f.Error.Code == types.DeleteFleetErrorCodeFleetNotInDeletableState { // deleted already
+				continue
+			}
+			errs = append(errs, &cloud.Error{Op: "delete fleet", Resource: aws.ToString(f.FleetId),
+				Err: fmt.Errorf("%s (%s)", lowerFirst(aws.ToString(f.Error.Message)), f.Error.Code)})
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (m *Machines) deleteTemplates(ctx context.Context, run string) error {
+	var errs []error
+	in := &ec2.DescribeLaunchTemplatesInput{Filters: []types.Filter{filter("tag:"+tagRun, run)}}
+	for {
+		var out *ec2.DescribeLaunchTemplatesOutput
+		err := m.call(ctx, "list", "launch templates of "+run, "ec2:DescribeLaunchTemplates", func(ctx context.Context) (err error) {
+			out, err = m.ec2.DescribeLaunchTemplates(ctx, in)
+			return err
+		})
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		for _, t := range out.LaunchTemplates {
+			m.setup.Lock()
+			delete(m.made, aws.ToString(t.LaunchTemplateName))
+			m.setup.Unlock()
+			err := m.call(ctx, "delete launch template", aws.ToString(t.LaunchTemplateName), "ec2:DeleteLaunchTemplate", func(ctx context.Context) error {
+				_, err := m.ec2.DeleteLaunchTemplate(ctx, &ec2.DeleteLaunchTemplateInput{LaunchTemplateId: t.LaunchTemplateId})
+				return err
+			})
+			if cloud.KindOf(err) != cloud.KindNotFound {
+				errs = append(errs, err)
+			}
+		}
+		if aws.ToString(out.NextToken) == "" {
+			return errors.Join(errs...)
+		}
+		in.NextToken = out.NextToken
+	}
+}
+
+// tagged is the ids of a run's resources of a kind.
+func (m *Machines) tagged(ctx context.Context, kind types.ResourceType, run string) ([]string, error) {
+	list, err := m.resources(ctx, filter("key", tagRun), filter("value", run), filter("resource-type", string(kind)))
+	var ids []string
+	for _, r := range list {
+		ids = append(ids, r.ID)
+	}
+	return ids, err
+}
+
+// Resource is something on EC2 that has the tag of a run.
+type Resource struct {
+	Kind string // instance, volume, fleet, launch-template...
+	ID   string
+	Run  string
+}
+
+// Resources lists everything that has the tag of any run, also what ended a
+// while ago: EC2 shows machines for an hour.
+func (m *Machines) Resources(ctx context.Context) ([]Resource, error) {
+	return m.resources(ctx, filter("key", tagRun))
+}
+
+func (m *Machines) resources(ctx context.Context, filters ...types.Filter) ([]Resource, error) {
+	var list []Resource
+	in := &ec2.DescribeTagsInput{Filters: filters, MaxResults: aws.Int32(1000)}
+	for {
+		var out *ec2.DescribeTagsOutput
+		err := m.call(ctx, "list", "tags in "+m.region, "ec2:DescribeTags", func(ctx context.Context) (err error) {
+			out, err = m.ec2.DescribeTags(ctx, in)
+			return err
+		})
+		if err != nil {
+			return list, err
+		}
+		for _, t := range out.Tags {
+			list = append(list, Resource{Kind: string(t.ResourceType), ID: aws.ToString(t.ResourceId), Run: aws.ToString(t.Value)})
+		}
+		if aws.ToString(out.NextToken) == "" {
+			return list, nil
+		}
+		in.NextToken = out.NextToken
+	}
+}
