@@ -267,10 +267,10 @@ func (l *launch) batch(ctx context.Context, wave, batch int, market string, n in
 			return n, err
 		}
 		n -= len(machines)
+		later, err := l.read(market, errs)
 		if n <= 0 {
 			return 0, nil
 		}
-		later, err := l.read(market, errs)
 		if err != nil {
 			return n, err
 		}

@@ -113,6 +113,9 @@ const (
 	unseen = 2 * time.Minute
 	// leftOut is how long a pool without capacity is not tried again.
 	leftOut = 3 * time.Minute
+	// strangers is how long a machine that this process did not launch is
+	// looked for when it is to be ended.
+	strangers = 4 * time.Second
 	// ec2Patience is how long a request is made again that EC2 throttles or
 	// cannot answer.
 	ec2Patience = 2 * time.Minute
@@ -345,17 +348,13 @@ func (m *Machines) terminate(ctx context.Context, ids []string) (unknown []strin
 // terminateLate ends machines that EC2 did not know. Those that this process
 // launched are certain to exist; others are gone if they do not turn up soon.
 func (m *Machines) terminateLate(ctx context.Context, ids []string) error {
-	patience := 4 * time.Second
 	isFresh := func(id string) bool {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		_, ok := m.fresh[id]
 		return ok
 	}
-	if slices.ContainsFunc(ids, isFresh) {
-		patience = unseen
-	}
-	deadline := time.Now().Add(patience)
+	start := time.Now()
 	backoff := newBackoff()
 	for {
 		found, err := m.describe(ctx, filter("instance-id", ids...))
@@ -375,21 +374,20 @@ func (m *Machines) terminateLate(ctx context.Context, ids []string) error {
 		}
 		ids = append(ids, still...)
 		wait, _ := backoff.Next()
+		if time.Since(start)+wait > strangers {
+			ids = slices.DeleteFunc(ids, func(id string) bool { return !isFresh(id) })
+		}
 		if len(ids) == 0 {
 			return nil
 		}
-		if time.Now().Add(wait).After(deadline) {
-			break
+		if time.Since(start)+wait > unseen {
+			return &cloud.Error{Op: "terminate", Resource: machinesText(ids), Kind: cloud.KindTransient,
+				Err: fmt.Errorf("EC2 launched %s and does not know of it after %v; try again", ids[0], unseen)}
 		}
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
 	}
-	if ids = slices.DeleteFunc(ids, func(id string) bool { return !isFresh(id) }); len(ids) > 0 {
-		return &cloud.Error{Op: "terminate", Resource: machinesText(ids), Kind: cloud.KindTransient,
-			Err: fmt.Errorf("EC2 launched %s and does not know of it after %v; try again", ids[0], patience)}
-	}
-	return nil
 }
 
 func machinesText(ids []string) string {
