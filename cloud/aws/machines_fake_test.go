@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -17,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 	ssmtypes "github.com/aws/aws-sdk-go-v2/service/ssm/types"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud/cloudtest"
 )
@@ -311,4 +313,27 @@ func wire(in any) string {
 		return err.Error()
 	}
 	return string(text)
+}
+
+// known is the first intent of a run's launch.
+func (m *Machines) known(t testing.TB, run string) Intent {
+	t.Helper()
+	for key, k := range m.tokens {
+		if strings.HasPrefix(key, run+"\x00") && len(k.intents) > 0 {
+			return k.intents[0]
+		}
+	}
+	t.Fatalf("nothing was launched for %s", run)
+	return Intent{}
+}
+
+// account is the configuration of the environment, in another account of moto's.
+func account(t testing.TB, n int64) aws.Config {
+	t.Helper()
+	cfg, err := loadConfig(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.APIOptions = append(cfg.APIOptions, smithyhttp.AddHeaderValue("X-Moto-Account-Id", fmt.Sprintf("%012d", n)))
+	return cfg
 }

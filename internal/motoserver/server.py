@@ -80,6 +80,18 @@ def counts(self, weight):
 
 models.Fleet.get_launch_spec_counts = counts
 
+end_fleet = models.Fleet.terminate_instances
+
+
+def end_fleet_if_alive(self):
+    """moto fails to delete a fleet whose machines have all ended."""
+    machines = [r.instance for r in self.spot_requests] + [r["instance"] for r in self.on_demand_instances]
+    if any(m.state != "terminated" for m in machines):
+        end_fleet(self)
+
+
+models.Fleet.terminate_instances = end_fleet_if_alive
+
 answers = {}
 create_fleet = responses.Fleets.create_fleet
 
@@ -91,6 +103,8 @@ def create_fleet_once(self):
     )}
     body = hashlib.sha256(json.dumps(params, sort_keys=True, default=str).encode()).hexdigest()
     token = self._get_param("ClientToken")
+    if token:
+        token = self.current_account + " " + token
     if token in answers:
         known, answer = answers[token]
         if known != body:
