@@ -153,7 +153,7 @@ func TestRegion(t *testing.T) {
 		if len(r.Live()) != 3 {
 			t.Error("taken back too early")
 		}
-		time.Sleep(2)
+		time.Sleep(2 * time.Nanosecond)
 		if len(r.Live()) != 2 || ended != 1 {
 			t.Errorf("%d live, %d ended", len(r.Live()), ended)
 		}
