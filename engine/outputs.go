@@ -52,30 +52,29 @@ func (e *Engine) Outputs(ctx context.Context, run, fn string, index int) ([]Outp
 }
 
 // FetchOutputs writes the kept outputs of a run (of fn, of one index; -1: all)
-// below dir where they are missing or differ, and returns the paths written.
-func (e *Engine) FetchOutputs(ctx context.Context, run, fn string, index int, dir string) ([]string, error) {
-	all, err := e.Outputs(ctx, run, fn, index)
-	if err != nil {
-		return nil, err
+// below dir where they are missing or differ. It returns the outputs, and the
+// paths that were written.
+func (e *Engine) FetchOutputs(ctx context.Context, run, fn string, index int, dir string) (all []Output, written []string, err error) {
+	if all, err = e.Outputs(ctx, run, fn, index); err != nil {
+		return nil, nil, err
 	}
-	var written []string
 	for _, o := range all {
 		if o.Key == "" {
 			continue // a URI: it is where the task put it
 		}
 		if !filepath.IsLocal(o.Path) {
-			return written, fmt.Errorf("output %q of %s/%d leads out of the folder", o.Path, o.Function, o.Index)
+			return all, written, fmt.Errorf("output %q of %s/%d leads out of the folder", o.Path, o.Function, o.Index)
 		}
 		path := filepath.Join(dir, o.Path)
 		if sameContent(path, o.Output) {
 			continue
 		}
 		if err := e.fetch(ctx, o, path); err != nil {
-			return written, err
+			return all, written, err
 		}
 		written = append(written, o.Path)
 	}
-	return written, nil
+	return all, written, nil
 }
 
 // placeMissing puts in dir what the functions that f needs have kept. What lies

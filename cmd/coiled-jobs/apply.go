@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -78,11 +79,30 @@ func (s *selection) options(cmd *cobra.Command, file string) (engine.ApplyOption
 func checkFile(file string) error {
 	switch info, err := os.Stat(file); {
 	case errors.Is(err, fs.ErrNotExist):
-		return usagef("no file %s; \"%s init\" writes a first pipeline.yaml", file, program)
+		return usagef("%s", noFile(file))
 	case err == nil && info.IsDir():
 		return usagef("%s is a folder; name the pipeline file in it", file)
 	}
 	return nil
+}
+
+// noFile says that there is no such pipeline file, and which one beside it
+// may have been meant.
+func noFile(file string) string {
+	var names []string
+	for _, pattern := range []string{"*.yaml", "*.yml"} {
+		found, err := filepath.Glob(filepath.Join(filepath.Dir(file), pattern))
+		if err != nil {
+			continue // a folder with a [ in its name
+		}
+		for _, path := range found {
+			names = append(names, filepath.Base(path))
+		}
+	}
+	if near := spec.Suggest(filepath.Base(file), names); near != "" {
+		return fmt.Sprintf("no file %s (did you mean %s?)", file, filepath.Join(filepath.Dir(file), near))
+	}
+	return fmt.Sprintf("no file %s; \"%s init\" writes a first pipeline.yaml", file, program)
 }
 
 // applyOptions are the flags of apply.

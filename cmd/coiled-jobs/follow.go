@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -230,7 +232,7 @@ func (a *app) summary(r executor.Report, g *failures.Grouper, outputs []string) 
 		Width: width(a.stderr)}
 }
 
-// bringBack puts the outputs of a run beside its pipeline file.
+// bringBack puts the outputs of a run beside its pipeline file, and names them.
 func (a *app) bringBack(ctx context.Context, e *engine.Engine, run string, w *waiting) ([]string, error) {
 	if w.noDownload || w.noOutputs {
 		return nil, nil
@@ -239,7 +241,36 @@ func (a *app) bringBack(ctx context.Context, e *engine.Engine, run string, w *wa
 	if err != nil {
 		return nil, err
 	}
-	return e.FetchOutputs(ctx, run, "", -1, h.Dir)
+	all, _, err := e.FetchOutputs(ctx, run, "", -1, h.Dir)
+	var paths []string
+	for end := len(all); end > 0; { // later functions first: a report before its parts
+		start := end - 1
+		for start > 0 && all[start-1].Function == all[end-1].Function {
+			start--
+		}
+		for _, o := range all[start:end] {
+			path := o.Path
+			if o.Key != "" {
+				path = shortPath(filepath.Join(h.Dir, path))
+			}
+			paths = append(paths, path)
+		}
+		end = start
+	}
+	return paths, err
+}
+
+// shortPath is an absolute path as people would type it here: relative where
+// that does not lead upwards.
+func shortPath(path string) string {
+	here, err := os.Getwd()
+	if err != nil {
+		return path
+	}
+	if rel, err := filepath.Rel(here, path); err == nil && filepath.IsLocal(rel) {
+		return rel
+	}
+	return path
 }
 
 // maxGrouped bounds how many failed tasks are read to be grouped.

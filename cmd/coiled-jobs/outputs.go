@@ -101,7 +101,7 @@ func (o *outputsOptions) fetch(ctx context.Context, v *runView, ref taskRef) err
 	if err != nil {
 		return err
 	}
-	paths, err := v.engine.FetchOutputs(ctx, v.run, ref.fn, ref.index, dir)
+	_, paths, err := v.engine.FetchOutputs(ctx, v.run, ref.fn, ref.index, dir)
 	if err != nil {
 		return err
 	}

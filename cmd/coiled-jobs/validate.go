@@ -98,7 +98,7 @@ func readPipeline(stdin io.Reader, file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("no file %s; \"%s init\" writes a first pipeline.yaml", file, program)
+			return nil, errors.New(noFile(file))
 		}
 		return nil, err
 	}
