@@ -14,13 +14,17 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/cloud/cloudtest"
 )
 
-func machinesOn(f *fakeEC2, o MachinesOptions) *Machines {
+func machinesOn(f interface {
+	ec2API
+	ssmAPI
+}, o MachinesOptions) *Machines {
 	if o.Types == nil {
 		o.Types = []string{"m7i.large"}
 	}
@@ -376,6 +380,37 @@ func TestListAndTerminate(t *testing.T) {
 			t.Errorf("by fleet: %v, %d live", err, len(f.region.Live()))
 		}
 	})
+}
+
+// EC2 need not say which id it does not know.
+func TestTerminateBisects(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeEC2(&cloudtest.Region{Default: 60})
+		m := machinesOn(nameless{f}, MachinesOptions{})
+		got, err := m.Launch(t.Context(), asking(9, "on-demand"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids := []string{"i-00000000000000abc", "i-ffffffffffffffff"}
+		for _, x := range got {
+			ids = append(ids, x.ID)
+		}
+		if err := m.Terminate(t.Context(), ids...); err != nil || len(f.region.Live()) != 0 {
+			t.Errorf("%v; %d live", err, len(f.region.Live()))
+		}
+	})
+}
+
+// nameless is an EC2 that keeps ids to itself.
+type nameless struct{ *fakeEC2 }
+
+func (n nameless) TerminateInstances(ctx context.Context, in *ec2.TerminateInstancesInput, _ ...func(*ec2.Options)) (*ec2.TerminateInstancesOutput, error) {
+	out, err := n.fakeEC2.TerminateInstances(ctx, in)
+	if err != nil {
+		err = apiErr(codeOf(err), "Some do not exist.")
+	}
+	return out, err
 }
 
 func TestQuotas(t *testing.T) {

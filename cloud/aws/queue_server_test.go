@@ -44,6 +44,13 @@ func TestQueueServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		open(t, QueueOptions{Run: "three"})
+		for run, n := range map[string]int{"two": 1, "nobody": 0, "": 2} {
+			list, err := ListQueues(t.Context(), "", run)
+			if err != nil || len(list) != n || n == 1 && (list[0] != QueueInfo{URL: a.URL(), Name: "coiled-jobs-two", Run: "two"}) {
+				t.Errorf("queues of %q: %v, %v", run, list, err)
+			}
+		}
 		want := cloud.Range{Run: "two", Function: "f", From: 5, To: 9, Attempt: 2, Memory: 1 << 33}
 		if err := a.Send(t.Context(), want); err != nil {
 			t.Fatal(err)
