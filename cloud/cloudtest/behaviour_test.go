@@ -2,6 +2,7 @@ package cloudtest_test
 
 import (
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -88,7 +89,7 @@ func TestQueueFaults(t *testing.T) {
 func TestRegion(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ended := 0
+		var ended atomic.Int64
 		r := &cloudtest.Region{
 			Default:  3,
 			Capacity: map[cloudtest.Pool]int{{Type: "big", Zone: "a", Spot: true}: 1},
@@ -102,7 +103,7 @@ func TestRegion(t *testing.T) {
 				}
 				return nil
 			},
-			Ended: func(cloudtest.Instance) { ended++ },
+			Ended: func(cloudtest.Instance) { ended.Add(1) },
 		}
 		all := func(cloudtest.Instance) bool { return true }
 		spot := cloudtest.Request{Token: "t1", Count: 4, Pools: []cloudtest.Pool{{"big", "a", true}, {"big", "b", true}}}
