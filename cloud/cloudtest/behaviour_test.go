@@ -155,8 +155,9 @@ func TestRegion(t *testing.T) {
 			t.Error("taken back too early")
 		}
 		time.Sleep(2 * time.Nanosecond)
-		if len(r.Live()) != 2 || ended != 1 {
-			t.Errorf("%d live, %d ended", len(r.Live()), ended)
+		synctest.Wait()
+		if len(r.Live()) != 2 || ended.Load() != 1 {
+			t.Errorf("%d live, %d ended", len(r.Live()), ended.Load())
 		}
 	})
 }
