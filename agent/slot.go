@@ -146,10 +146,7 @@ func (s *slot) runRange(ctx context.Context, d cloud.Delivery) {
 		lock, unlock = s.a.alone.Lock, s.a.alone.Unlock
 	}
 	q := &jobs{s: s, fn: fn, d: d, at: d.From}
-	for {
-		if s.stopped(ctx, fn) {
-			break
-		}
+	for !s.stopped(ctx, fn) {
 		j := q.next(ctx)
 		if j == nil {
 			break

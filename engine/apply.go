@@ -138,8 +138,9 @@ func (e *Engine) claimKey(ctx context.Context, p *Planned, o ApplyOptions, run s
 // differences names what two uses of a key disagree about; "" if nothing.
 func differences(a, b keyRecord) string {
 	var old, now map[string]any
-	json.Unmarshal([]byte(a.Values), &old)
-	json.Unmarshal([]byte(b.Values), &now)
+	// Both were written by us; what cannot be read differs in everything.
+	_ = json.Unmarshal([]byte(a.Values), &old)
+	_ = json.Unmarshal([]byte(b.Values), &now)
 	names := map[string]bool{}
 	for n := range old {
 		names[n] = true

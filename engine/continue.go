@@ -292,7 +292,7 @@ func (e *Engine) detach(ctx context.Context, h *executor.Header, o ContinueOptio
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(e.Exe, "__coordinate", h.Run, "--store", e.Store.URL(), "--begin", string(arg))
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), e.Exe, "__coordinate", h.Run, "--store", e.Store.URL(), "--begin", string(arg))
 	cmd.Env, cmd.Stdout, cmd.Stderr = e.Environ, log, log
 	cmd.Dir = "/"
 	cmd.SysProcAttr = newSession()
@@ -332,7 +332,7 @@ func (e *Engine) awaitCoordinator(ctx context.Context, v *executor.View, died <-
 				return nil
 			}
 			text, _ := os.ReadFile(log)
-			return fmt.Errorf("the coordinator ended before it began (%v): %s", err, lastLine(text))
+			return fmt.Errorf("the coordinator ended before it began (%w): %s", err, lastLine(text))
 		case <-deadline:
 			return fmt.Errorf("the coordinator did not begin within %s; see %s", startGrace, log)
 		case <-ctx.Done():

@@ -72,7 +72,7 @@ func (e *Engine) RerunLocal(ctx context.Context, run, fn string, index int, out 
 				outcomes <- o
 			}
 			if len(b.Outcomes) > 0 || len(b.Unrun) > 0 {
-				queue.Close()
+				_ = queue.Close()
 			}
 		},
 	})
@@ -93,7 +93,7 @@ func followRerun(ctx context.Context, a *agent.Agent, store cloud.Store, worked 
 		buf := make([]byte, n)
 		got, err := store.ReadAt(ctx, span.Key, buf, span.Off+shown)
 		if err == nil || errors.Is(err, io.EOF) {
-			out.Write(buf[:got])
+			_, _ = out.Write(buf[:got]) // a terminal that is gone
 			shown += int64(got)
 		}
 	}

@@ -68,7 +68,7 @@ func (c *Coordinator) background(ctx context.Context) *sync.WaitGroup {
 				default:
 				}
 				if told != nil {
-					c.cfg.Store.Delete(context.WithoutCancel(ctx), liveKey(c.cfg.Header.Run))
+					_ = c.cfg.Store.Delete(context.WithoutCancel(ctx), liveKey(c.cfg.Header.Run))
 				}
 				return
 			case <-t.C:
@@ -98,7 +98,7 @@ func (c *Coordinator) tellLive(ctx context.Context, told []byte) []byte {
 	key := liveKey(c.cfg.Header.Run)
 	if len(tasks) == 0 {
 		if told != nil {
-			c.cfg.Store.Delete(ctx, key)
+			_ = c.cfg.Store.Delete(ctx, key)
 		}
 		return nil
 	}

@@ -16,7 +16,7 @@ func CancelDead(ctx context.Context, store cloud.Store, v *View, reason string, 
 	if err != nil {
 		return Report{}, err
 	}
-	defer j.Close()
+	defer func() { _ = j.Close() }() // every append was acknowledged
 	if err := v.Refresh(ctx); err != nil {
 		return Report{}, err
 	}

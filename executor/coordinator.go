@@ -106,7 +106,7 @@ func NewCoordinator(ctx context.Context, cfg Config) (*Coordinator, error) {
 	c := &Coordinator{cfg: cfg, rd: journalReader{cfg.Store, run}, journal: j,
 		in: make(chan input, 256), done: make(chan struct{}), stopped: map[string]*atomic.Bool{}}
 	if err := c.load(ctx); err != nil {
-		j.Close()
+		_ = j.Close()
 		return nil, err
 	}
 	for _, f := range c.state.order {
@@ -218,7 +218,7 @@ func (c *Coordinator) Run(ctx context.Context) (Report, error) {
 	}
 	stop()
 	close(c.done)
-	c.cfg.Queue.Close()
+	_ = c.cfg.Queue.Close() // nobody needs the work in it any more
 	c.prep.Wait()
 	side.Wait()
 	r := c.Snapshot()

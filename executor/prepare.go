@@ -212,7 +212,7 @@ func (c *Coordinator) writeResults(ctx context.Context, f *function, path string
 		if res == nil {
 			res = []byte("null")
 		}
-		w.Write(res)
+		_, _ = w.Write(res) // the next write reports it too
 		return w.WriteByte('\n') == nil
 	})
 	if ferr := w.Flush(); err == nil {

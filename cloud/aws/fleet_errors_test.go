@@ -20,7 +20,7 @@ func TestErrorKinds(t *testing.T) {
 	t.Parallel()
 	wrapped := func(err error) error {
 		return &smithy.OperationError{ServiceID: "EC2", OperationName: "CreateFleet", Err: &smithyhttp.ResponseError{
-			Response: &smithyhttp.Response{Response: &http.Response{StatusCode: 400}}, Err: err}}
+			Response: &smithyhttp.Response{Response: &http.Response{StatusCode: http.StatusBadRequest}}, Err: err}}
 	}
 	api := func(code string) error { return wrapped(apiErr(code, "Some text.")) }
 	for kind, list := range map[cloud.Kind][]error{

@@ -93,7 +93,7 @@ func (s *Store) OpenJournal(ctx context.Context, key string) (cloud.Journal, err
 	}
 	j, err := newJournal(f, s.Path(key))
 	if err != nil {
-		f.Close()
+		_ = f.Close()
 		return nil, err
 	}
 	return j, nil
