@@ -146,7 +146,10 @@ func (g *globs) add(dir []segment, text string, src int, exclude bool) error {
 			if bucket == "" || strings.ContainsAny(bucket, "*?[") {
 				return errors.New("must name its bucket: s3://bucket/key")
 			}
-			if key == "" || strings.HasSuffix(key, "/") {
+			if key == "" {
+				return errors.New("names a bucket, but buckets are not items; add /* or /** for the objects in it")
+			}
+			if strings.HasSuffix(key, "/") {
 				return errors.New("ends in a slash, but folders are not items; add * or ** for the objects in it")
 			}
 			b := g.bucket(bucket)

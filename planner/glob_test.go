@@ -145,7 +145,7 @@ func TestPatternErrors(t *testing.T) {
 		"gs://bucket/x":                 "not gs://",
 		"s3:///key":                     "must name its bucket",
 		"s3://b*/key":                   "must name its bucket",
-		"s3://bucket":                   "add * or **",
+		"s3://bucket":                   "buckets are not items; add /* or /**",
 		"s3://bucket/x/":                "add * or **",
 		strings.Repeat("{a,b}", 13):     "more than 4096 patterns",
 		strings.Repeat("x", 9000):       "longer than",
