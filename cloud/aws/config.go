@@ -7,6 +7,7 @@ package aws
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/logging"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 )
@@ -38,6 +40,8 @@ func loadConfig(ctx context.Context) (aws.Config, error) {
 		t.MaxIdleConns = 2 * maxActive
 	})
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithHTTPClient(client),
+		// What the SDK would print about its own searches is in our errors.
+		config.WithLogger(logging.Nop{}),
 		config.WithRetryer(func() aws.Retryer {
 			return retry.NewStandard(func(o *retry.StandardOptions) {
 				o.MaxAttempts = 6
@@ -54,11 +58,18 @@ func loadConfig(ctx context.Context) (aws.Config, error) {
 	return cfg, nil
 }
 
-// hopeless stops retries where nobody listens or the name does not exist: a
-// wrong AWS_ENDPOINT_URL or no network should be told at once.
+// hopeless stops retries where nobody listens or answers, the name does not
+// exist, or somebody else speaks: a wrong AWS_ENDPOINT_URL or no network should
+// be told at once.
 func hopeless(err error) aws.Ternary {
-	var dns *net.DNSError
-	if errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &dns) && dns.IsNotFound {
+	var (
+		dns    *net.DNSError
+		silent *silentError
+		plain  tls.RecordHeaderError
+		cert   *tls.CertificateVerificationError
+	)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &dns) && dns.IsNotFound ||
+		errors.As(err, &silent) || errors.As(err, &plain) || errors.As(err, &cert) {
 		return aws.FalseTernary
 	}
 	return aws.UnknownTernary

@@ -2,12 +2,14 @@ package aws
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
+	"syscall"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
@@ -17,7 +19,7 @@ import (
 
 // kindsOfCodes maps the error codes of S3, SQS, SSM and EC2 to kinds.
 var kindsOfCodes = map[string]cloud.Kind{
-	"NoSuchKey": cloud.KindNotFound, "NoSuchBucket": cloud.KindNotFound, "NotFound": cloud.KindNotFound, "NoSuchVersion": cloud.KindNotFound,
+	"NoSuchKey": cloud.KindNotFound, "NotFound": cloud.KindNotFound, "NoSuchVersion": cloud.KindNotFound,
 
 	"AccessDenied": cloud.KindDenied, "AllAccessDisabled": cloud.KindDenied, "AccountProblem": cloud.KindDenied,
 	"InvalidAccessKeyId": cloud.KindDenied, "SignatureDoesNotMatch": cloud.KindDenied, "ExpiredToken": cloud.KindDenied,
@@ -31,6 +33,9 @@ var kindsOfCodes = map[string]cloud.Kind{
 	"PreconditionFailed": cloud.KindConflict, "ConditionalRequestConflict": cloud.KindConflict, "OperationAborted": cloud.KindConflict,
 
 	"InternalError": cloud.KindTransient, "RequestTimeout": cloud.KindTransient, "RequestTimeoutException": cloud.KindTransient,
+
+	// Not KindNotFound: that would read as "there is no such object".
+	"NoSuchBucket": cloud.KindInvalid,
 
 	"InvalidBucketName": cloud.KindInvalid, "InvalidArgument": cloud.KindInvalid, "KeyTooLongError": cloud.KindInvalid,
 	"InvalidRequest": cloud.KindInvalid, "InvalidURI": cloud.KindInvalid, "MethodNotAllowed": cloud.KindInvalid,
@@ -146,6 +151,17 @@ func classify(err error) (cloud.Kind, string) {
 	var dns *net.DNSError
 	if errors.As(err, &dns) {
 		return cloud.KindTransient, fmt.Sprintf("no address for %s: check the network, AWS_REGION and AWS_ENDPOINT_URL", dns.Name)
+	}
+	var silent *silentError
+	if errors.As(err, &silent) {
+		return cloud.KindTransient, silent.Error()
+	}
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return cloud.KindTransient, lastNetwork(err) + ": check the network and AWS_ENDPOINT_URL"
+	}
+	var plain tls.RecordHeaderError
+	if errors.As(err, &plain) {
+		return cloud.KindOther, plain.Error() + ": does the server at AWS_ENDPOINT_URL speak https?"
 	}
 	var netErr net.Error
 	if errors.As(err, &netErr) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"sync"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 )
@@ -42,6 +44,7 @@ func NewS3(ctx context.Context) (*S3, error) {
 }
 
 func newS3(cfg aws.Config) *S3 {
+	cfg.HTTPClient = withPatience(cfg.HTTPClient)
 	return &S3{cfg: cfg, clients: map[clientKey]*s3.Client{}, regions: map[string]string{}}
 }
 
@@ -83,13 +86,29 @@ func (s *S3) call(ctx context.Context, loc cloud.S3Location, op, resource string
 		if err != nil && attempt == 0 && s.moved(ctx, c, loc.Bucket, err) {
 			continue
 		}
-		return mapError(ctx, op, resource, err)
+		err = mapError(ctx, op, resource, err)
+		if loc.Anonymous {
+			err = explainAnonymous(err)
+		}
+		return err
 	}
+}
+
+// explainAnonymous says what a refusal means to whoever asked without
+// credentials.
+func explainAnonymous(err error) error {
+	var known *cloud.Error
+	var api smithy.APIError
+	if !errors.As(err, &known) || known.Kind != cloud.KindDenied || !errors.As(err, &api) {
+		return err
+	}
+	return &cloud.Error{Op: known.Op, Resource: known.Resource, Kind: known.Kind, Err: &apiError{err: err,
+		msg: fmt.Sprintf("access denied (%s): this is not public; without anonymous: true your credentials are used", api.ErrorCode())}}
 }
 
 // moved says whether an error means that the bucket is in another region than
 // we asked in, and remembers which. Every answer of S3 about a bucket says so
-// in a header, even a refusal.
+// in a header, even a refusal; other servers only in the text of a refusal.
 func (s *S3) moved(ctx context.Context, c *s3.Client, bucket string, err error) bool {
 	asked := c.Options().Region
 	if asked == "" || ctx.Err() != nil {
@@ -98,7 +117,11 @@ func (s *S3) moved(ctx context.Context, c *s3.Client, bucket string, err error) 
 	region := regionOf(err)
 	if status := statusOf(err); region == "" && (status == 301 || status == 400) {
 		_, herr := c.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &bucket})
-		region = regionOf(herr)
+		if region = regionOf(herr); region == "" && herr != nil {
+			// The refusal of a HEAD has no text.
+			_, lerr := c.ListObjectsV2(ctx, &s3.ListObjectsV2Input{Bucket: &bucket, MaxKeys: aws.Int32(1)})
+			region = regionOf(lerr)
+		}
 	}
 	if region == "" || region == asked {
 		return false
@@ -112,10 +135,22 @@ func (s *S3) moved(ctx context.Context, c *s3.Client, bucket string, err error) 
 func regionOf(err error) string {
 	var re *awshttp.ResponseError
 	if errors.As(err, &re) && re.Response != nil && re.Response.Response != nil {
-		return re.Response.Header.Get("X-Amz-Bucket-Region")
+		if region := re.Response.Header.Get("X-Amz-Bucket-Region"); region != "" {
+			return region
+		}
+	}
+	var api smithy.APIError
+	if errors.As(err, &api) && api.ErrorCode() == "AuthorizationHeaderMalformed" {
+		if m := expectedRegion.FindStringSubmatch(api.ErrorMessage()); m != nil {
+			return m[1]
+		}
 	}
 	return ""
 }
+
+// expectedRegion finds the region in "the region 'us-east-1' is wrong;
+// expecting 'eu-west-1'".
+var expectedRegion = regexp.MustCompile(`expecting ['"]([a-z0-9-]+)['"]`)
 
 func payer(loc cloud.S3Location) types.RequestPayer {
 	if loc.RequesterPays {

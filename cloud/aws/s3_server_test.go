@@ -161,8 +161,10 @@ func TestRealServer(t *testing.T) {
 		{`s3://taxi/nope.csv`, true, 0, `there is no file "s3://taxi/nope.csv"`},
 		{`{lines: s3://taxi/nope.txt}`, true, 0, "there is no object s3://taxi/nope.txt"},
 		{`{csv: s3://taxi/bad.csv}`, true, 0, "s3://taxi/bad.csv:2: 1 value, but the header has 2 columns"},
-		{`s3://no-such-bucket/*`, false, cloud.KindNotFound, "NoSuchBucket"},
-		{`{glob: "s3://taxi/*", anonymous: true}`, false, cloud.KindDenied, "check that the credentials may use"},
+		{`s3://no-such-bucket/*`, false, cloud.KindInvalid, "NoSuchBucket"},
+		{`{csv: s3://no-such-bucket/rows.csv}`, false, cloud.KindInvalid, "NoSuchBucket"},
+		{`s3://taxi`, true, 0, "buckets are not items"},
+		{`{glob: "s3://taxi/*", anonymous: true}`, false, cloud.KindDenied, "this is not public; without anonymous: true"},
 	}
 	for _, tt := range failures {
 		t.Run("fails "+tt.mapping, func(t *testing.T) {

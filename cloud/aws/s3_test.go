@@ -3,6 +3,7 @@ package aws
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -16,10 +17,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/smithy-go"
@@ -112,7 +115,7 @@ func TestClassify(t *testing.T) {
 		want string
 	}{
 		{api("NoSuchKey", "The specified key does not exist."), cloud.KindNotFound, "the specified key does not exist (NoSuchKey)"},
-		{api("NoSuchBucket", ""), cloud.KindNotFound, "NoSuchBucket"},
+		{api("NoSuchBucket", ""), cloud.KindInvalid, "NoSuchBucket"},
 		{api("AccessDenied", "Access Denied"), cloud.KindDenied, "access Denied (AccessDenied); check that the credentials"},
 		{api("ExpiredToken", "x"), cloud.KindDenied, "log in again"},
 		{api("SlowDown", "x"), cloud.KindThrottled, "SlowDown"},
@@ -128,6 +131,8 @@ func TestClassify(t *testing.T) {
 		{status(500, errors.New("x")), cloud.KindTransient, ""},
 		{fmt.Errorf("get: %w", &net.DNSError{Name: "nowhere.example", IsNotFound: true}), cloud.KindTransient, "no address for nowhere.example"},
 		{&net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}, cloud.KindTransient, "connection refused"},
+		{&net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}, cloud.KindTransient, "check the network and AWS_ENDPOINT_URL"},
+		{fmt.Errorf("send: %w", tls.RecordHeaderError{Msg: "no handshake"}), cloud.KindOther, "does the server at AWS_ENDPOINT_URL speak https?"},
 		{io.ErrUnexpectedEOF, cloud.KindTransient, ""},
 		{errors.New("odd"), cloud.KindOther, "odd"},
 	}
@@ -190,6 +195,82 @@ func TestRegion(t *testing.T) {
 	}
 }
 
+// TestRegionInTheText asks a server in the wrong region that names its own
+// only in the text of its refusals, which those of HEAD have not.
+func TestRegionInTheText(t *testing.T) {
+	t.Parallel()
+	s := testS3(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if region := strings.Split(r.Header.Get("Authorization"), "/")[2]; region != "eu-central-1" {
+			w.WriteHeader(http.StatusBadRequest)
+			fmt.Fprintf(w, `<Error><Code>AuthorizationHeaderMalformed</Code><Message>The authorization header is malformed; `+
+				`the region "%s" is wrong; expecting "eu-central-1"</Message></Error>`, region)
+			return
+		}
+		io.WriteString(w, `<ListBucketResult><Contents><Key>k</Key></Contents></ListBucketResult>`)
+	}))
+	if look, err := s.Look(t.Context(), cloud.S3Location{Bucket: "b"}, "k"); err != nil || !look.Found {
+		t.Errorf("look: %v, %v", look.Found, err)
+	}
+	n := 0
+	if err := s.List(t.Context(), cloud.S3Location{Bucket: "other"}, everything(""), func(cloud.S3Object) error { n++; return nil }); err != nil || n != 1 {
+		t.Errorf("list: %d objects, %v", n, err)
+	}
+}
+
+// TestSilentServer asks where nobody answers: once, and not for long.
+func TestSilentServer(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int32
+	over := make(chan struct{})
+	s := testS3(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked.Add(1); r.URL.Query().Get("prefix") == "well" {
+			io.WriteString(w, `<ListBucketResult></ListBucketResult>`)
+			return
+		}
+		select {
+		case <-over:
+		case <-r.Context().Done():
+		}
+	}))
+	t.Cleanup(func() { close(over) })
+	s.cfg.Retryer = func() aws.Retryer {
+		return retry.NewStandard(func(o *retry.StandardOptions) {
+			o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(hopeless)}, o.Retryables...)
+		})
+	}
+	p := s.cfg.HTTPClient.(*patient)
+	p.silence = 50 * time.Millisecond
+	loc := cloud.S3Location{Bucket: "b"}
+	err := s.List(t.Context(), loc, everything(""), nil)
+	if cloud.KindOf(err) != cloud.KindTransient || !strings.Contains(err.Error(), "does not answer within 50ms: check the network, AWS_REGION and AWS_ENDPOINT_URL") || asked.Load() != 1 {
+		t.Errorf("asked %d times: %v", asked.Load(), err)
+	}
+	// Who has answered once is only slow.
+	p.silence = time.Minute
+	if err := s.List(t.Context(), loc, everything("well"), nil); err != nil {
+		t.Error(err)
+	}
+	p.silence = 0
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 50*time.Millisecond, errors.New("we stopped"))
+	defer cancel()
+	if err := s.List(ctx, loc, everything(""), nil); err == nil || !strings.Contains(err.Error(), "we stopped") {
+		t.Errorf("a slow server: %v", err)
+	}
+}
+
+// TestOtherProtocol asks a server that does not speak TLS, once.
+func TestOtherProtocol(t *testing.T) {
+	t.Parallel()
+	for _, err := range []error{tls.RecordHeaderError{Msg: "x"}, &tls.CertificateVerificationError{Err: errors.New("x")}, syscall.ECONNREFUSED} {
+		if hopeless(fmt.Errorf("request: %w", err)) != aws.FalseTernary {
+			t.Errorf("%T is tried again", err)
+		}
+	}
+	if hopeless(syscall.ECONNRESET) != aws.UnknownTernary {
+		t.Error("a reset connection is not tried again")
+	}
+}
+
 func TestAnonymous(t *testing.T) {
 	t.Parallel()
 	s := testS3(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -205,6 +286,14 @@ func TestAnonymous(t *testing.T) {
 	err := s.List(t.Context(), cloud.S3Location{Bucket: "b"}, everything(""), nil)
 	if cloud.KindOf(err) != cloud.KindDenied || !strings.Contains(err.Error(), "AWS_PROFILE") {
 		t.Errorf("without credentials: %v", err)
+	}
+	refusing := testS3(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		io.WriteString(w, `<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>`)
+	}))
+	err = refusing.List(t.Context(), cloud.S3Location{Bucket: "b", Anonymous: true}, everything(""), nil)
+	if cloud.KindOf(err) != cloud.KindDenied || !strings.Contains(err.Error(), "this is not public; without anonymous: true your credentials are used") {
+		t.Errorf("a private bucket: %v", err)
 	}
 }
 

@@ -56,7 +56,7 @@ func TestLook(t *testing.T) {
 	if !look("there/").Since(below) || look("there/a b.csv").Since(look("there/a b.csv")) {
 		t.Error("a second object is not seen")
 	}
-	if _, err := s.Look(t.Context(), cloud.S3Location{Bucket: "no-such-bucket"}, "x/"); cloud.KindOf(err) != cloud.KindNotFound {
+	if _, err := s.Look(t.Context(), cloud.S3Location{Bucket: "no-such-bucket"}, "x/"); cloud.KindOf(err) != cloud.KindInvalid {
 		t.Errorf("no bucket: %v", err)
 	}
 }

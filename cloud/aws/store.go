@@ -140,7 +140,6 @@ func (s *Store) explain(op string, err error) error {
 	denied := code == "AccessDenied" || code == "Forbidden" || known.Kind == cloud.KindDenied && statusOf(err) == http.StatusForbidden && advice[code] == "" && kindsOfCodes[code] == 0
 	switch {
 	case code == "NoSuchBucket":
-		// Not KindNotFound: that would read as "there is no such object".
 		return &cloud.Error{Op: known.Op, Resource: known.Resource, Kind: cloud.KindInvalid, Err: &apiError{err: err,
 			msg: fmt.Sprintf("there is no bucket %q (NoSuchBucket): create it (aws s3 mb s3://%s) or name another one with --store", s.loc.Bucket, s.loc.Bucket)}}
 	case denied:

@@ -78,6 +78,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"backfill", "x.yaml", "--from", "2024-01-01"}, 3, "not part of this version"},
 		{[]string{"runs", "--store", "s3:///x"}, 2, "written s3://bucket or s3://bucket/prefix"},
 		{[]string{"runs", "--store", "ftp://bucket/x"}, 2, "is not a store"},
+		{[]string{"runs", "--store", "s3:/bucket/x"}, 2, "written s3://bucket or s3://bucket/prefix"},
 	} {
 		code, out, errs := call(t, tt.args...)
 		if code != tt.code || !strings.Contains(errs, tt.want) || out != "" {

@@ -77,6 +77,9 @@ func (a *app) storeURL(state string) string {
 // s3://bucket/prefix.
 func (a *app) openStore(ctx context.Context, url string, create bool) (cloud.Store, error) {
 	dir := strings.TrimPrefix(url, "file://")
+	if strings.HasPrefix(dir, "s3:") && !strings.HasPrefix(dir, "s3://") {
+		return nil, usagef("store %s: a store in a bucket is written s3://bucket or s3://bucket/prefix", url)
+	}
 	if scheme, _, ok := strings.Cut(dir, "://"); ok {
 		if scheme != "s3" {
 			return nil, usagef("store %s: %s:// is not a store; name a folder or s3://bucket/prefix", url, scheme)
