@@ -92,18 +92,9 @@ func (s *Store) begin(ctx context.Context, op, key string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	why := ""
+	why := cloud.BadKey(key)
 	switch {
-	case key == "":
-		why = "the key is empty"
-	case !utf8.ValidString(key):
-		why = "the key is not valid UTF-8"
-	case strings.IndexByte(key, 0) >= 0:
-		why = "the key has a NUL byte"
-	case key[0] == '/':
-		why = "a key does not begin with a slash"
-	case !fs.ValidPath(key) || key == ".":
-		why = "a key has no empty, . or .. elements"
+	case why != "":
 	case len(s.prefix)+len(key) > maxKey:
 		why = fmt.Sprintf("a key of S3 has at most %d bytes", maxKey)
 	default:

@@ -15,7 +15,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unicode/utf8"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 )
@@ -110,18 +109,9 @@ func (s *Store) Path(key string) string { return filepath.Join(s.dir, filepath.F
 
 // checkKey refuses what is not a key: the message says why.
 func (s *Store) checkKey(op, key string) error {
-	why := ""
+	why := cloud.BadKey(key)
 	switch {
-	case key == "":
-		why = "the key is empty"
-	case !utf8.ValidString(key):
-		why = "the key is not valid UTF-8"
-	case strings.IndexByte(key, 0) >= 0:
-		why = "the key has a NUL byte"
-	case key[0] == '/':
-		why = "a key does not begin with a slash"
-	case !fs.ValidPath(key) || key == ".":
-		why = "a key has no empty, . or .. elements"
+	case why != "":
 	case key == tempDir || strings.HasPrefix(key, tempDir+"/"):
 		why = "keys under " + tempDir + " are reserved"
 	default:
