@@ -132,13 +132,13 @@ func (q *Queue) Receive(ctx context.Context) (cloud.Delivery, error) {
 			return d, nil
 		}
 		changed := q.changed
-		q.mu.Unlock()
 		var due <-chan time.Time
 		stop := func() bool { return true }
 		if next != nil {
 			t := time.NewTimer(next.visible.Sub(now))
 			due, stop = t.C, t.Stop
 		}
+		q.mu.Unlock()
 		select {
 		case <-changed:
 		case <-due:
