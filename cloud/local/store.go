@@ -281,7 +281,10 @@ func (s *Store) write(ctx context.Context, op, key string, fill func(*os.File) e
 		err = s.inParent(key, func() error { return place(temp, key) })
 	}
 	if err == nil {
-		err = s.syncParent(key)
+		// Where the folder is gone, the object was deleted since: after us.
+		if err = s.syncParent(key); errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
 	}
 	return s.fail(op, key, err)
 }
@@ -325,7 +328,7 @@ func (s *Store) sweepTemp() {
 func (s *Store) inParent(key string, do func() error) error {
 	for try := 0; ; try++ {
 		err := do()
-		if err == nil || try == 5 || !errors.Is(err, fs.ErrNotExist) {
+		if err == nil || try == 100 || !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		if err := s.makeParents(key); err != nil && !errors.Is(err, fs.ErrNotExist) {
