@@ -166,14 +166,7 @@ func differences(a, b keyRecord) string {
 
 // byKey joins, returns or continues the run that a key names.
 func (e *Engine) byKey(ctx context.Context, p *Planned, o ApplyOptions, run string) (*Handle, error) {
-	v, err := executor.OpenView(ctx, e.Store, run)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := settled(ctx, v); err != nil {
-		return nil, err
-	}
-	r, err := v.Report(ctx)
+	v, r, err := e.settledView(ctx, run)
 	if err != nil {
 		return nil, err
 	}

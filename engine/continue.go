@@ -87,17 +87,23 @@ func settled(ctx context.Context, v *executor.View) (alive bool, err error) {
 	}
 }
 
+// settledView reads a run, with a coordinator that was just killed taken as gone.
+func (e *Engine) settledView(ctx context.Context, run string) (*executor.View, executor.Report, error) {
+	v, err := executor.OpenView(ctx, e.Store, run)
+	if err != nil {
+		return nil, executor.Report{}, err
+	}
+	if _, err := settled(ctx, v); err != nil {
+		return nil, executor.Report{}, err
+	}
+	r, err := v.Report(ctx)
+	return v, r, err
+}
+
 // Retry runs failed, cancelled and skipped tasks again, with the file and
 // code as they are now.
 func (e *Engine) Retry(ctx context.Context, run string, o ContinueOptions) (*Handle, error) {
-	v, err := executor.OpenView(ctx, e.Store, run)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := settled(ctx, v); err != nil {
-		return nil, err
-	}
-	r, err := v.Report(ctx)
+	v, r, err := e.settledView(ctx, run)
 	if err != nil {
 		return nil, err
 	}
