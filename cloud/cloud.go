@@ -90,6 +90,15 @@ type Range struct {
 	// Memory, in bytes, asks for a machine with at least that much (a retry
 	// after out of memory); the local machine runs such a task alone. 0: any.
 	Memory int64 `json:"memory,omitempty"`
+	// ID names the range among those of its run, where machines claim what
+	// they take; "" on this machine.
+	ID string `json:"id,omitempty"`
+	// Upstream, of a function whose tasks follow those of another one by one,
+	// says where in the journal the outcomes of these lie. Only the executor
+	// reads it.
+	Upstream string `json:"upstream,omitempty"`
+	// Hint, if set, makes this a message that carries no work.
+	Hint string `json:"hint,omitempty"`
 }
 
 // Delivery is a received range. It must be given back with Done or Return.
