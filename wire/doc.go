@@ -9,6 +9,7 @@
 //	runs/<id>/claims/<range>         Claim    the machine that takes the range; created only if absent
 //	runs/<id>/agents/<m>/beat.json   Beat     machine m, every 30 s and when what it holds changes
 //	runs/<id>/agents/<m>/seg-<n>     Segment  machine m; created only if absent, n from 1 without gaps
+//	runs/<id>/agents/<m>/log         text     machine m, when it leaves
 //	runs/<id>/boot/<token>.log       text     a machine that could not start
 //	pools/<pool>/<m>/idle-<n>.json   Idle     machine m, while it waits for another run
 //	pools/<pool>/<m>/invite-<n>.json Invite   whoever is first: a coordinator, or the machine that leaves

@@ -32,6 +32,9 @@ func AgentPrefix(run, machine string) string { return AgentsPrefix(run) + machin
 // BeatKey is where the heartbeat of a machine lies.
 func BeatKey(run, machine string) string { return AgentPrefix(run, machine) + "beat.json" }
 
+// AgentLogKey is where the end of a machine's own log lies once it has left.
+func AgentLogKey(run, machine string) string { return AgentPrefix(run, machine) + "log" }
+
 // SegmentKey is where the nth segment of a machine lies; the first is 1.
 func SegmentKey(run, machine string, n int) string {
 	return fmt.Sprintf("%sseg-%08d", AgentPrefix(run, machine), n)

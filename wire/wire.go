@@ -32,6 +32,9 @@ type Setup struct {
 	Run  string `json:"run"`
 	Kind string `json:"kind"` // names the sort of machine within the run
 	Pool string `json:"pool"` // a hash over everything that went into the launch
+	// File is which of the run's recorded pipeline files counts: 0, or the
+	// number of the change that retry recorded.
+	File int `json:"file,omitempty"`
 	// Code is the key of the manifest of the files next to the pipeline file
 	// (package bundle); they are unpacked into the working directory of tasks.
 	Code string `json:"code,omitempty"`
