@@ -28,6 +28,8 @@ type Engine struct {
 	OpenStore func(url string) (cloud.Store, error)
 	// S3 gives access to S3 maps; nil: an error says there is none.
 	S3 func() (planner.S3, error)
+	// AWS is what `cloud: aws` needs; nil: it cannot be had.
+	AWS *AWS
 	// Now is the clock; nil: time.Now.
 	Now func() time.Time
 }

@@ -1,0 +1,92 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/spec"
+)
+
+// AWS is what runs on rented machines need of the cloud. The caller fills it:
+// nothing here knows the SDK.
+type AWS struct {
+	// Region is where machines are rented if nothing else says where.
+	Region string
+	// BucketRegion is where a bucket is.
+	BucketRegion func(ctx context.Context, bucket string) (string, error)
+	// Machines opens the machines of a region. Each launch asks launch for what
+	// its cloud.MachineSpec does not say. Requests to launch are recorded with
+	// their run, so that a later coordinator does not rent twice.
+	Machines func(ctx context.Context, region string, run string, store cloud.Store, launch func(cloud.MachineSpec) (Launch, error)) (Machines, error)
+	// OpenQueue makes a queue of a run, or opens it; JoinQueue opens one by its
+	// URL; DeleteQueues removes all that a run has.
+	OpenQueue    func(ctx context.Context, region, run, name string) (Queue, error)
+	JoinQueue    func(ctx context.Context, url string) (Queue, error)
+	DeleteQueues func(ctx context.Context, region, run string) error
+	// Publish puts the program for machines of an architecture (x86_64, arm64)
+	// into the store, once for each version, and gives its hash.
+	Publish func(ctx context.Context, store cloud.Store, arch string) (sha256 string, err error)
+	// PutSecrets keeps values for a run outside of its store and gives what
+	// machines find them by ("ssm:/..."), by name. DeleteSecrets removes them.
+	PutSecrets    func(ctx context.Context, region, run string, values map[string]string) (map[string]string, error)
+	DeleteSecrets func(ctx context.Context, region, run string) error
+	// Secret resolves such a reference.
+	Secret func(ctx context.Context, region, ref string) (string, error)
+	// Choose finds the instance types that hardware asks for, best first.
+	Choose func(ctx context.Context, region string, h spec.Hardware) (Choice, error)
+	// Identity is the machine that this process runs on; false if it is none
+	// that was rented.
+	Identity func(ctx context.Context) (cloud.Machine, bool)
+}
+
+// Machines rents machines and removes what a run has of them.
+type Machines interface {
+	cloud.Machines
+	// Clean ends the machines of a run, but for those kept, and removes what
+	// was made for its launches.
+	Clean(ctx context.Context, run string, keep ...string) error
+}
+
+// Queue is a queue that has an address.
+type Queue interface {
+	cloud.Queue
+	URL() string
+}
+
+// Choice is instance types for a kind of machines.
+type Choice struct {
+	Types []string // best first
+	Arch  string   // x86_64 or arm64
+	// CPUs is how many a type has; 0: not known.
+	CPUs func(instanceType string) int
+	// PricePerHour is about what a machine costs, in dollars; 0: not known.
+	PricePerHour float64
+}
+
+// Launch is what goes into a machine beside its cloud.MachineSpec.
+type Launch struct {
+	Pipeline, Owner string
+	Expires         time.Time // when it is certainly not needed any more
+	MaxLife         time.Duration
+	Arch            string
+	Args            []string // of the program that it runs
+	BootLog         string   // the key of its log, if it cannot start
+	Coordinator     bool     // it does not work, it hands out work
+	Hardware        spec.Hardware
+}
+
+// checkAWS finds out before anything is recorded whether a run on aws can be
+// had here.
+func (e *Engine) checkAWS() error {
+	if e.AWS == nil {
+		return errors.New("cloud: aws needs access to AWS, which there is none of here; --local runs the same file on this machine")
+	}
+	if !strings.HasPrefix(e.Store.URL(), "s3://") {
+		return usagef("cloud: aws: machines cannot reach the store %s; name a bucket with --store s3://bucket or COILED_JOBS_STORE, "+
+			"or let `coiled-jobs setup aws` make one", e.Store.URL())
+	}
+	return nil
+}
