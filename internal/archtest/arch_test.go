@@ -60,6 +60,10 @@ var rules = []rule{
 		why: "an agent runs attempts and decides nothing about the run",
 	},
 	{
+		from: []string{"schedule"}, to: []string{"..."}, but: []string{"schedule", "cloud", "spec", "value"},
+		why: "what becomes of a tick is decided from times and records; runs are started through an interface",
+	},
+	{
 		from: []string{"..."}, to: []string{"cmd/..."}, but: []string{"cmd/..."},
 		why: "the command line is on top",
 	},
