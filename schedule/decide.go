@@ -22,9 +22,9 @@ const OnTime = 15 * time.Minute
 
 // LiveRun is a run that a schedule started and that has not ended.
 type LiveRun struct {
-	Run     string
-	Tick    time.Time
-	Started time.Time
+	Run     string    `json:"run"`
+	Tick    time.Time `json:"tick"`
+	Started time.Time `json:"started"`
 }
 
 // Action is what is to be done with a tick.

@@ -70,7 +70,10 @@ type Record struct {
 	Run      string    `json:"run,omitempty"`
 	At       time.Time `json:"at"`   // when this was written
 	Late     float64   `json:"late"` // seconds from the tick to the start of its run
-	By       string    `json:"by"`   // who wrote it
+	// Status is what the run ended with: a hint, "" while it goes on and where
+	// two keepers were in each other's way.
+	Status string `json:"status,omitempty"`
+	By     string `json:"by"` // who wrote it
 	// Count is how many ticks this stands for, the last of them Tick; 0: one.
 	Count int `json:"count,omitempty"`
 }
@@ -78,12 +81,12 @@ type Record struct {
 // Runner starts and looks at runs.
 type Runner interface {
 	// Start starts the run of a tick. Called again with the same key it gives
-	// the run that there is. ErrBroken (wrapped) if it cannot be started until
-	// somebody mends the file; other errors are worth another try.
+	// the run that there is, and goes on with it if nobody works on it.
+	// ErrBroken (wrapped) if it cannot be started until somebody mends the
+	// file; other errors are worth another try.
 	Start(ctx context.Context, s Schedule, key string, tick time.Time) (run string, err error)
-	// Live is the runs of a schedule that have not ended: those whose keys
-	// begin with prefix.
-	Live(ctx context.Context, s Schedule, prefix string) ([]LiveRun, error)
+	// Status is the status of a run; KindNotFound if it was removed.
+	Status(ctx context.Context, run string) (string, error)
 	// Cancel asks a run to end, and returns when it has.
 	Cancel(ctx context.Context, run string) error
 }
@@ -141,7 +144,8 @@ func (k *Keeper) Round(ctx context.Context, s Schedule, now time.Time) ([]Record
 		settled = append(settled, *skipped)
 	}
 	if len(ticks) == 0 {
-		return settled, nil
+		_, err := k.live(ctx, s, now) // to see how they ended
+		return settled, err
 	}
 	var open []Tick
 	done, starting := map[int64]bool{}, false
@@ -172,7 +176,7 @@ func (k *Keeper) Round(ctx context.Context, s Schedule, now time.Time) ([]Record
 			done[t.Unix()] = true
 		}
 	}
-	live, err := k.Runner.Live(ctx, s, keyPrefix(s))
+	live, err := k.live(ctx, s, now)
 	if err != nil {
 		return settled, err
 	}
@@ -267,12 +271,90 @@ func (k *Keeper) start(ctx context.Context, s Schedule, tick, now time.Time) (*R
 		return nil, err // a later round tries again
 	default:
 		rec.State, rec.Run, rec.Late = Ran, run, now.Sub(tick).Seconds()
+		// Before the tick is settled: nobody may think that nothing runs.
+		if err := k.put(ctx, liveKey(s, run), liveRun{LiveRun: LiveRun{Run: run, Tick: tick, Started: now}}); err != nil {
+			return nil, err
+		}
 	}
-	b, err := json.Marshal(rec)
+	return &rec, k.put(ctx, RecordKey(s, tick), rec)
+}
+
+func (k *Keeper) put(ctx context.Context, key string, v any) error {
+	b, err := json.Marshal(v)
 	if err != nil {
+		return err
+	}
+	return k.Store.Put(ctx, key, b)
+}
+
+func liveKey(s Schedule, run string) string { return base(s) + "live/" + run + ".json" }
+
+// liveRun is what marks a run that has not been seen to end.
+type liveRun struct {
+	LiveRun
+	Resumed int `json:"resumed,omitempty"`
+}
+
+// maxResumed is how often a run is gone on with that nobody works on any more.
+const maxResumed = 3
+
+// live is the runs of a schedule that go on. Those that have ended are noted
+// in the records of their ticks; those that were left alone are gone on with.
+func (k *Keeper) live(ctx context.Context, s Schedule, now time.Time) ([]LiveRun, error) {
+	var keys []string
+	if err := k.Store.List(ctx, base(s)+"live/", func(o cloud.ObjectInfo) bool { keys = append(keys, o.Key); return true }); err != nil {
 		return nil, err
 	}
-	return &rec, k.Store.Put(ctx, RecordKey(s, tick), b)
+	var list []LiveRun
+	for _, key := range keys {
+		b, err := k.Store.Get(ctx, key)
+		if cloud.KindOf(err) == cloud.KindNotFound {
+			continue
+		}
+		var r liveRun
+		if err != nil || json.Unmarshal(b, &r) != nil {
+			return nil, errors.Join(err, fmt.Errorf("read %s", key))
+		}
+		status, err := k.Runner.Status(ctx, r.Run)
+		switch {
+		case cloud.KindOf(err) == cloud.KindNotFound:
+			status = "removed"
+		case err != nil:
+			return nil, err
+		case status == "interrupted" && r.Resumed < maxResumed:
+			r.Resumed++
+			if err := k.put(ctx, key, r); err != nil {
+				return nil, err
+			}
+			if _, err := k.Runner.Start(ctx, s, RunKey(s, r.Tick), r.Tick); err != nil && !errors.Is(err, ErrBroken) {
+				return nil, err
+			}
+			status = "running"
+		}
+		if status == "running" || status == "pending" {
+			list = append(list, r.LiveRun)
+			continue
+		}
+		rec, err := k.Record(ctx, s, r.Tick)
+		switch {
+		case err != nil && cloud.KindOf(err) != cloud.KindNotFound:
+			return nil, err
+		case err == nil:
+			if rec.State == Starting {
+				list = append(list, r.LiveRun) // its tick is not settled yet
+				continue
+			}
+			rec.Status = status
+			if err := k.put(ctx, RecordKey(s, r.Tick), rec); err != nil {
+				return nil, err
+			}
+		}
+		if err := k.Store.Delete(ctx, key); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(list, func(a, b LiveRun) int { return a.Tick.Compare(b.Tick) })
+	return list, nil
 }
 
 func (k *Keeper) create(ctx context.Context, s Schedule, rec *Record) error {
@@ -376,11 +458,7 @@ func (k *Keeper) advance(ctx context.Context, s Schedule, from time.Time, ticks 
 	if !at.After(from) {
 		return nil
 	}
-	b, err := json.Marshal(place{At: at.UTC()})
-	if err != nil {
-		return err
-	}
-	return k.Store.Put(ctx, base(s)+"cursor.json", b)
+	return k.put(ctx, base(s)+"cursor.json", place{At: at.UTC()})
 }
 
 // Pause stops the schedules of a pipeline; its ticks are skipped.

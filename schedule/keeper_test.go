@@ -55,16 +55,17 @@ func (r *runs) Start(_ context.Context, _ Schedule, key string, tick time.Time) 
 	return "run-" + key, nil
 }
 
-func (r *runs) Live(_ context.Context, _ Schedule, prefix string) ([]LiveRun, error) {
+func (r *runs) Status(_ context.Context, run string) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var list []LiveRun
-	for key, s := range r.byKey {
-		if strings.HasPrefix(key, prefix) && s.ends.After(r.now) {
-			list = append(list, s.LiveRun)
-		}
+	s := r.byKey[strings.TrimPrefix(run, "run-")]
+	switch {
+	case s == nil:
+		return "", &cloud.Error{Op: "find", Resource: run, Kind: cloud.KindNotFound}
+	case s.ends.After(r.now):
+		return "running", nil
 	}
-	return list, nil
+	return "succeeded", nil
 }
 
 func (r *runs) Cancel(_ context.Context, run string) error {
@@ -158,7 +159,7 @@ func check(t *testing.T, k *Keeper, s Schedule, begin, end time.Time, r *runs) {
 		by[rec.Tick.Unix()] = rec
 		count[rec.State]++
 	}
-	ran := 0
+	ran, ended := 0, 0
 	for at := s.Times.Next(begin); at.Before(end); at = s.Times.Next(at) {
 		rec, ok := by[at.Unix()]
 		_, has := r.byKey[RunKey(s, at)]
@@ -177,6 +178,12 @@ func check(t *testing.T, k *Keeper, s Schedule, begin, end time.Time, r *runs) {
 		if has {
 			ran++
 		}
+		if rec.Status == "succeeded" {
+			ended++
+		}
+	}
+	if ended < ran*99/100 {
+		t.Errorf("%d ran, of %d it is known how they ended", ran, ended)
 	}
 	if ran < 2000 && s.Policy.Catchup != "none" || ran == 0 {
 		t.Errorf("of 3652 ticks %d ran: %v", ran, count)
