@@ -90,6 +90,9 @@ type KindControl struct {
 	// More says that there is, or will be, work that a machine without work
 	// should wait for (up to idle_timeout). Otherwise it leaves the run.
 	More bool `json:"more"`
+	// Keep are machines that stay although More is false: there may be work
+	// for so many.
+	Keep []string `json:"keep,omitempty"`
 }
 
 // Start is what tasks of a function must know that was not known at apply.
