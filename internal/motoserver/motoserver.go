@@ -7,8 +7,10 @@ import (
 	"bufio"
 	"bytes"
 	_ "embed"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -16,6 +18,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -31,6 +34,36 @@ type T interface {
 // Server is a running server with a default network in us-east-1.
 type Server struct {
 	URL string
+
+	turn    sync.Mutex // held by the command that waits for its answer
+	stdin   io.Writer
+	answers chan answer
+}
+
+// Event is the beginning or the end of an instance.
+type Event struct {
+	Event    string `json:"event"` // begin or end
+	ID       string `json:"id"`
+	Type     string `json:"type"`
+	Zone     string `json:"zone"`
+	Spot     bool   `json:"spot"`
+	Profile  string `json:"profile"`
+	UserData []byte `json:"user_data"`
+}
+
+// Inventory is what there is in the server, in all accounts and regions.
+type Inventory struct {
+	Instances  []string `json:"instances"` // that have not been terminated
+	Volumes    []string `json:"volumes"`
+	Templates  []string `json:"templates"` // for launches
+	Queues     []string `json:"queues"`
+	Messages   []string `json:"messages"`
+	Parameters []string `json:"parameters"`
+}
+
+type answer struct {
+	Result json.RawMessage `json:"result"`
+	Error  string          `json:"error"`
 }
 
 // Options says what the server's EC2 has.
@@ -38,6 +71,10 @@ type Options struct {
 	// Capacity is how many machines each pool (type, subnet and market) has;
 	// 0 is 100.
 	Capacity int
+	// Host is the address it listens at; empty: 127.0.0.1.
+	Host string
+	// Watch is called with each instance that begins or ends, one at a time.
+	Watch func(Event)
 }
 
 //go:embed server.py
@@ -82,8 +119,11 @@ func start(t T, o Options) (*Server, error) {
 	if o.Capacity == 0 {
 		o.Capacity = 100
 	}
+	if o.Host == "" {
+		o.Host = "127.0.0.1"
+	}
 	// Port 0: the server takes a free one and says which.
-	cmd := exec.Command(python, "-c", program, "0", strconv.Itoa(o.Capacity))
+	cmd := exec.Command(python, "-c", program, o.Host, "0", strconv.Itoa(o.Capacity))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	stdin, err := cmd.StdinPipe()
@@ -97,10 +137,13 @@ func start(t T, o Options) (*Server, error) {
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
+	s := &Server{stdin: stdin, answers: make(chan answer, 1)}
 	said := make(chan string, 1)
 	go func() {
-		line, _ := bufio.NewReader(stdout).ReadString('\n')
+		lines := bufio.NewReader(stdout)
+		line, _ := lines.ReadString('\n')
 		said <- strings.TrimSpace(line)
+		s.listen(lines, o.Watch)
 	}()
 	stop := func() {
 		stdin.Close() // its end is the server's end
@@ -108,24 +151,73 @@ func start(t T, o Options) (*Server, error) {
 		defer timer.Stop()
 		cmd.Wait()
 	}
-	var url string
 	select {
-	case url = <-said:
+	case s.URL = <-said:
 	case <-time.After(time.Minute):
 		err = errors.New("it does not start within a minute")
 	}
-	if err == nil && url == "" {
+	if err == nil && s.URL == "" {
 		err = errors.New("it ended")
 	}
 	if err == nil {
-		err = answers(url)
+		err = answers(s.URL)
 	}
 	if err != nil {
 		stop()
 		return nil, fmt.Errorf("moto's server: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	t.Cleanup(stop)
-	return &Server{URL: url}, nil
+	return s, nil
+}
+
+// listen reads what the server tells until it ends.
+func (s *Server) listen(lines *bufio.Reader, watch func(Event)) {
+	defer close(s.answers)
+	for dec := json.NewDecoder(lines); ; {
+		var line struct {
+			Event
+			answer
+		}
+		if dec.Decode(&line) != nil {
+			return
+		}
+		if line.Event.Event == "answer" {
+			s.answers <- line.answer
+		} else if watch != nil {
+			watch(line.Event)
+		}
+	}
+}
+
+// command asks the server for something that EC2 does by itself.
+func (s *Server) command(result any, words ...string) error {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	if _, err := io.WriteString(s.stdin, strings.Join(words, " ")+"\n"); err != nil {
+		return err
+	}
+	a, ok := <-s.answers
+	switch {
+	case !ok:
+		return fmt.Errorf("%s: the server ended", words[0])
+	case a.Error != "":
+		return fmt.Errorf("%s: %s", strings.Join(words, " "), a.Error)
+	}
+	return json.Unmarshal(a.Result, result)
+}
+
+// PowerOff says that an instance has shut itself down: it is terminated or
+// stopped, as its launch template says.
+func (s *Server) PowerOff(id string) error { return s.command(new(any), "poweroff", id) }
+
+// Reclaim takes a spot instance back.
+func (s *Server) Reclaim(id string) error { return s.command(new(any), "reclaim", id) }
+
+// Inventory says what there is.
+func (s *Server) Inventory() (Inventory, error) {
+	var i Inventory
+	err := s.command(&i, "inventory")
+	return i, err
 }
 
 func answers(url string) error {

@@ -39,7 +39,14 @@ type Server struct {
 // is skipped with the reason, but fails in CI, where CI=true is set.
 func Start(t T) *Server {
 	t.Helper()
-	s, err := start(t)
+	return StartAt(t, "127.0.0.1")
+}
+
+// StartAt is Start for an address of this machine. A client must use the
+// address with which an URL was signed: several machines share one.
+func StartAt(t T, host string) *Server {
+	t.Helper()
+	s, err := start(t, host)
 	if err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatalf("no S3 server: %v", err)
@@ -70,7 +77,7 @@ func (s *Server) Setenv(t T) {
 	t.Setenv("AWS_SESSION_TOKEN", "")
 }
 
-func start(t T) (*Server, error) {
+func start(t T, host string) (*Server, error) {
 	bin, err := binary()
 	if err != nil {
 		return nil, err
@@ -80,7 +87,7 @@ func start(t T) (*Server, error) {
 	// The port is free when it is found and may be taken when it is used: a
 	// few tries.
 	for try := 0; ; try++ {
-		addr, err := freeAddr()
+		addr, err := freeAddr(host)
 		if err != nil {
 			return nil, err
 		}
@@ -129,8 +136,8 @@ func ready(url string, ended <-chan struct{}) error {
 	}
 }
 
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddr(host string) (string, error) {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return "", err
 	}
