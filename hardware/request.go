@@ -75,7 +75,7 @@ func (r Request) Larger(c *Catalogue, memory int64) Request {
 	return r
 }
 
-// Wants is whether rented machines may be reclaimed.
+// spot is whether machines may be reclaimed, which is what makes them cheap.
 func (r Request) spot() bool { return r.Market == Spot || r.Market == SpotWithFallback }
 
 // String is the request for people: "2 CPUs, 14.4-17.6 GiB, x86_64".

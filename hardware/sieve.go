@@ -107,11 +107,11 @@ func (e *sieve) sort(o *Offer) string {
 		return "is bare metal, which takes minutes to start; name it in vm_type to have it"
 	case o.Special != "":
 		return "is special (" + o.Special + "); name it in vm_type to have it"
-	case o.Burstable:
+	case o.Burstable || family("t", o):
 		return "is burstable, slow when its credits are used up; name it in vm_type to have it"
 	case o.Previous && !(e.oldGPUs && o.GPUs > 0):
 		return "is of a previous generation; name it in vm_type to have it"
-	case strings.HasPrefix(o.Name, "hpc"), strings.HasPrefix(o.Name, "u-"), strings.HasPrefix(o.Name, "u7"):
+	case family("hpc", o), family("u", o):
 		return "is for single large computations, with a quota of its own; name it in vm_type to have it"
 	case e.r.Market == OnDemand && o.OnlyMarket == Spot:
 		return "is only rented as spot"
@@ -119,6 +119,13 @@ func (e *sieve) sort(o *Offer) string {
 		return "cannot be had as spot here"
 	}
 	return ""
+}
+
+// family says that a type's family is these letters and a number. EC2 does not
+// mark all burstable types as such.
+func family(letters string, o *Offer) bool {
+	rest, ok := strings.CutPrefix(o.Name, letters)
+	return ok && rest != "" && (rest[0] >= '0' && rest[0] <= '9' || rest[0] == '-')
 }
 
 // nothing explains why no type is left.

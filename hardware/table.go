@@ -17,9 +17,9 @@ const TableDate = "2026-11"
 // price is known: the discount is about 60 % for most types most of the time.
 const spotShare = 0.4
 
-// family is types that differ in size alone, whose price and memory grow with
+// sizes is a family, types that differ in size alone, whose price and memory grow with
 // the number of CPUs.
-type family struct {
+type sizes struct {
 	name  string
 	gib   float64 // memory per vCPU
 	price float64 // dollars per vCPU and hour
@@ -40,14 +40,12 @@ const (
 	oldComputes   = "large xlarge 2xlarge 4xlarge 9xlarge 18xlarge"
 	memoryLarge   = "16xlarge 24xlarge 32xlarge"
 	storageSizes  = "large xlarge 2xlarge 4xlarge 8xlarge 16xlarge"
-	localPerCPU   = 37.5 // of the 5th generation; later ones have 29.7 to 59
-	local6PerCPU  = 29.6875
 	storagePerCPU = 234.375
 )
 
 // families is the table; what has other rules follows in odd.
-var families = []family{
-	{"m5", 4, 0.048, 0, intelSizes, "p"}, {"m5a", 4, 0.043, 0, intelSizes, ""}, {"m5d", 4, 0.0565, localPerCPU, intelSizes, ""},
+var families = []sizes{
+	{"m5", 4, 0.048, 0, intelSizes, "p"}, {"m5a", 4, 0.043, 0, intelSizes, ""}, {"m5d", 4, 0.0565, 37.5, intelSizes, ""},
 	{"m5n", 4, 0.0595, 0, intelSizes, ""}, {"m5zn", 4, 0.0826, 0, "large xlarge 2xlarge 3xlarge 6xlarge 12xlarge", ""},
 	{"m6i", 4, 0.048, 0, newSizes, "p"}, {"m6a", 4, 0.0432, 0, amd6Sizes, ""}, {"m6id", 4, 0.059325, 59, newSizes, ""},
 	{"m6in", 4, 0.069615, 0, newSizes, ""}, {"m6g", 4, 0.0385, 0, armSizes, "a"}, {"m6gd", 4, 0.0452, 59, armSizes, "a"},
@@ -55,21 +53,21 @@ var families = []family{
 	{"m7gd", 4, 0.0534, 59, armSizes, "a"}, {"m7i-flex", 4, 0.04788, 0, flexSizes, ""}, {"m8g", 4, 0.04488, 0, arm8Sizes, "a"},
 
 	{"c5", 2, 0.0425, 0, oldComputes, "p"}, {"c5a", 2, 0.0385, 0, intelSizes, ""}, {"c5d", 2, 0.048, 25, oldComputes, ""},
-	{"c5n", 2.625, 0.054, 0, oldComputes, ""}, {"c6i", 2, 0.0425, 0, newSizes, ""}, {"c6a", 2, 0.03825, 0, amd6Sizes, ""},
+	{"c5n", 2.625, 0.054, 0, "large xlarge 2xlarge 4xlarge", ""}, {"c6i", 2, 0.0425, 0, newSizes, ""}, {"c6a", 2, 0.03825, 0, amd6Sizes, ""},
 	{"c6id", 2, 0.0504, 59, newSizes, ""}, {"c6in", 2, 0.0567, 0, newSizes, ""}, {"c6g", 2, 0.034, 0, armSizes, "a"},
 	{"c6gd", 2, 0.0384, 59, armSizes, "a"}, {"c6gn", 2, 0.0432, 0, armSizes, "ap"}, {"c7i", 2, 0.044625, 0, big7Sizes, ""},
 	{"c7a", 2, 0.05132, 0, amd7Sizes, ""}, {"c7g", 2, 0.03625, 0, armSizes, "a"}, {"c7gd", 2, 0.04535, 59, armSizes, "a"},
 	{"c7gn", 2, 0.0624, 0, armSizes, "a"}, {"c7i-flex", 2, 0.042395, 0, flexSizes, ""}, {"c8g", 2, 0.03988, 0, arm8Sizes, "a"},
 
-	{"r5", 8, 0.063, 0, intelSizes, "p"}, {"r5a", 8, 0.0565, 0, intelSizes, ""}, {"r5d", 8, 0.072, localPerCPU, intelSizes, ""},
+	{"r5", 8, 0.063, 0, intelSizes, "p"}, {"r5a", 8, 0.0565, 0, intelSizes, ""}, {"r5d", 8, 0.072, 37.5, intelSizes, ""},
 	{"r5n", 8, 0.0745, 0, intelSizes, ""}, {"r5b", 8, 0.0745, 0, intelSizes, ""}, {"r6i", 8, 0.063, 0, newSizes, "p"},
 	{"r6a", 8, 0.0567, 0, amd6Sizes, ""}, {"r6id", 8, 0.0756, 59, newSizes, ""}, {"r6in", 8, 0.087165, 0, newSizes, ""},
 	{"r6g", 8, 0.0504, 0, armSizes, "a"}, {"r6gd", 8, 0.0576, 59, armSizes, "a"}, {"r7i", 8, 0.06615, 0, big7Sizes, ""},
 	{"r7a", 8, 0.076075, 0, amd7Sizes, ""}, {"r7g", 8, 0.05355, 0, armSizes, "ap"}, {"r7gd", 8, 0.06805, 59, armSizes, "ap"},
 	{"r7iz", 8, 0.093, 0, "large xlarge 2xlarge 4xlarge 8xlarge 12xlarge 16xlarge 32xlarge", ""}, {"r8g", 8, 0.05891, 0, arm8Sizes, "a"},
 
-	{"x2gd", 16, 0.0835, local6PerCPU, armSizes, "a"}, {"x2idn", 16, 0.1042, local6PerCPU, memoryLarge, ""},
-	{"x2iedn", 32, 0.2084, local6PerCPU, "xlarge 2xlarge 4xlarge 8xlarge 16xlarge 24xlarge 32xlarge", ""},
+	{"x2gd", 16, 0.0835, 59, armSizes, "a"}, {"x2idn", 16, 0.1042, 29.6875, memoryLarge, ""},
+	{"x2iedn", 32, 0.2084, 29.6875, "xlarge 2xlarge 4xlarge 8xlarge 16xlarge 24xlarge 32xlarge", ""},
 	{"i3", 7.625, 0.078, 237.5, storageSizes, ""}, {"i3en", 8, 0.113, 625, "large xlarge 2xlarge 3xlarge 6xlarge 12xlarge 24xlarge", ""},
 	{"i4i", 8, 0.0858, storagePerCPU, "large xlarge 2xlarge 4xlarge 8xlarge 12xlarge 16xlarge 24xlarge 32xlarge", ""},
 	{"i4g", 8, 0.07722, storagePerCPU, storageSizes, "a"}, {"z1d", 8, 0.093, 37.5, "large xlarge 2xlarge 3xlarge 6xlarge 12xlarge", ""},
@@ -86,12 +84,14 @@ type single struct {
 	gpuGiB float64
 	disk   int
 	price  float64
-	flags  string // a: arm, b: burstable, p: previous generation
+	flags  string // a: arm, b: burstable, o: only on demand, p: previous generation
 }
 
 // singles is the burstable types and those with GPUs.
 var singles = []single{
-	{name: "t2.nano", cpus: 1, gib: 0.5, price: 0.0058, flags: "b"},
+	{name: "c5n.9xlarge", cpus: 36, gib: 96, price: 1.944},
+	{name: "c5n.18xlarge", cpus: 72, gib: 192, price: 3.888},
+	{name: "t2.nano", cpus: 1, gib: 0.5, price: 0.0058, flags: "bo"},
 	{name: "t2.micro", cpus: 1, gib: 1, price: 0.0116, flags: "b"},
 	{name: "t2.small", cpus: 1, gib: 2, price: 0.023, flags: "b"},
 	{name: "t2.medium", cpus: 2, gib: 4, price: 0.0464, flags: "b"},
@@ -185,6 +185,9 @@ var known = sync.OnceValue(func() map[string]Offer {
 			t.Arch = ARM64
 		}
 		t.Burstable, t.Previous = strings.Contains(flags, "b"), strings.Contains(flags, "p")
+		if strings.Contains(flags, "o") {
+			t.OnlyMarket = OnDemand
+		}
 		m[t.Name] = Offer{Type: t, OnDemand: math.Round(price*1e6) / 1e6, GuessedOnDemand: true}
 	}
 	for _, f := range families {
@@ -211,7 +214,7 @@ func BuiltIn(region string) *Catalogue {
 	offers := make([]Offer, 0, len(known()))
 	for _, o := range known() {
 		o.OnDemand *= f
-		o.Spot, o.GuessedSpot = map[string]float64{"": o.OnDemand * spotShare}, true
+		CompleteSpot(&o)
 		offers = append(offers, o)
 	}
 	return NewCatalogue(region, time.Time{}, offers,
@@ -253,7 +256,7 @@ func guessOnDemand(t Type, region string) float64 {
 		return sib.price * float64(t.VCPUs) * math.Pow(1.05, float64(max(0, generation(t.Family())-generation(sib.name)))) * f
 	}
 	// What processors, memory and GPUs cost in most families.
-	price := 0.035*float64(max(t.VCPUs, 2)) + 0.0045*float64(t.MemoryMiB)/1024
+	price := 0.035*float64(max(t.VCPUs, 2)) + 0.006*float64(t.MemoryMiB)/1024
 	if t.GPUs > 0 {
 		price += float64(t.GPUs) * (0.2 + 0.035*float64(t.GPUMemoryMiB)/1024)
 	}
@@ -265,11 +268,11 @@ func guessOnDemand(t Type, region string) float64 {
 
 // sibling is the family of the table with the same letters and the highest
 // generation.
-func sibling(t Type) *family {
+func sibling(t Type) *sizes {
 	if t.VCPUs == 0 || t.GPUs > 0 || t.Burstable || t.Special != "" {
 		return nil
 	}
-	var best *family
+	var best *sizes
 	for i := range families {
 		f := &families[i]
 		if letters(f.name) == letters(t.Family()) && (best == nil || generation(f.name) > generation(best.name)) {

@@ -39,13 +39,17 @@ var rules = []rule{
 		why: "the contract with a cloud is plain types",
 	},
 	{
-		from: []string{"cloud/..."}, to: []string{"..."}, but: []string{"cloud/...", "value", "planner", "spec", "internal/..."},
+		from: []string{"cloud/..."}, to: []string{"..."}, but: []string{"cloud/...", "value", "planner", "spec", "hardware", "internal/..."},
 		why: "a cloud rents, stores and lists (for the planner); it does not run pipelines",
 	},
 	{
 		from: []string{"cloud/local", "cloud/cloudtest"}, to: []string{"..."},
 		but: []string{"cloud", "cloud/local", "cloud/cloudtest", "value"},
 		why: "one cloud knows nothing of another, nor of pipelines",
+	},
+	{
+		from: []string{"hardware"}, to: []string{"..."}, but: []string{"hardware", "spec", "value"},
+		why: "choosing and pricing are arithmetic on tables that are handed in",
 	},
 	{
 		from: []string{"planner/..."}, to: []string{"executor/...", "agent/...", "cloud/...", "cmd/..."}, but: []string{"cloud"},
@@ -230,6 +234,9 @@ func TestRulesBite(t *testing.T) {
 		{"cloud/local", "cloud/aws", true},
 		{"cloud/local", "executor", true},
 		{"cloud/aws", "planner", false},
+		{"cloud/aws", "hardware", false},
+		{"hardware", "spec", false},
+		{"hardware", "cloud", true},
 		{"cloud/aws", "executor", true},
 		{"cmd/coiled-jobs", "executor", false},
 		{"executor", "cmd/coiled-jobs", true},
