@@ -55,6 +55,8 @@ type Planned struct {
 	Dir      string // absolute folder of the file
 	Plan     *planner.Plan
 	Warnings spec.Problems // of the file
+
+	quote *Quote // of a run on aws, once it was asked for
 }
 
 // RunSummary is a line of runs.

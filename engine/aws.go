@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/hardware"
 	"github.com/coiled-jobs/coiled-jobs/spec"
 )
 
@@ -35,8 +36,8 @@ type AWS struct {
 	DeleteSecrets func(ctx context.Context, region, run string) error
 	// Secret resolves such a reference.
 	Secret func(ctx context.Context, region, ref string) (string, error)
-	// Choose finds the instance types that hardware asks for, best first.
-	Choose func(ctx context.Context, region string, h spec.Hardware) (Choice, error)
+	// Catalogue is the instance types of a region and their prices.
+	Catalogue func(ctx context.Context, region string) (*hardware.Catalogue, error)
 	// Identity is the machine that this process runs on; false if it is none
 	// that was rented.
 	Identity func(ctx context.Context) (cloud.Machine, bool)
@@ -54,16 +55,6 @@ type Machines interface {
 type Queue interface {
 	cloud.Queue
 	URL() string
-}
-
-// Choice is instance types for a kind of machines.
-type Choice struct {
-	Types []string // best first
-	Arch  string   // x86_64 or arm64
-	// CPUs is how many a type has; 0: not known.
-	CPUs func(instanceType string) int
-	// PricePerHour is about what a machine costs, in dollars; 0: not known.
-	PricePerHour float64
 }
 
 // Launch is what goes into a machine beside its cloud.MachineSpec.

@@ -261,7 +261,7 @@ func (e *Engine) start(ctx context.Context, h *executor.Header, p *spec.Pipeline
 	if o.Detach {
 		return e.detach(ctx, h, o, begin)
 	}
-	s, err := e.begin(ctx, h, p, h.NoCache || o.NoCache, begin)
+	s, err := e.begin(ctx, h, p, h.NoCache || o.NoCache, begin, nil)
 	if cloud.KindOf(err) == cloud.KindConflict {
 		return e.watch(ctx, h.Run, "joined: another process has taken the run")
 	}
@@ -374,7 +374,7 @@ func (e *Engine) Coordinate(ctx context.Context, run, begin string) (executor.Re
 			return executor.Report{}, err
 		}
 	}
-	s, err := e.begin(ctx, v.Header, p, v.Header.NoCache || d.NoCache, d.Begin)
+	s, err := e.begin(ctx, v.Header, p, v.Header.NoCache || d.NoCache, d.Begin, nil)
 	if err != nil {
 		return executor.Report{}, err
 	}

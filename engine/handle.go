@@ -70,7 +70,7 @@ func (h *Handle) Snapshot() executor.Report {
 func (h *Handle) Live() []task.Live {
 	switch {
 	case h.session != nil:
-		return h.session.agent.Live()
+		return h.session.live()
 	case h.watcher != nil:
 		_, live := h.watcher.now()
 		return live

@@ -2,34 +2,18 @@ package engine
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/agent"
-	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/cloud/local"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/spec"
 	"github.com/coiled-jobs/coiled-jobs/task"
 )
-
-// session is one coordinator's work on a run in this process: the journal's
-// writer, and an agent in a goroutine that works for it.
-type session struct {
-	coord    *executor.Coordinator
-	agent    *agent.Agent
-	notices  chan executor.Notice
-	done     chan struct{} // closed when the run has ended here
-	notified chan struct{} // closed when the notifications are sent
-	report   executor.Report
-	err      error
-	cancel   context.CancelCauseFunc
-}
 
 // scratchBase is the folder of this user's scratch folders.
 func scratchBase() string {
@@ -45,9 +29,9 @@ func scratchFolder(run string) (string, error) {
 	return os.MkdirTemp(base, run+"-")
 }
 
-// begin takes a run's journal and starts to work on it. KindConflict if
-// somebody else has it. The run goes on when ctx ends; see session.cancel.
-func (e *Engine) begin(ctx context.Context, h *executor.Header, p *spec.Pipeline, noCache bool, begin executor.Begin) (*session, error) {
+// beginLocal takes a run's journal and starts to work on it with an agent in
+// this process.
+func (e *Engine) beginLocal(ctx context.Context, h *executor.Header, p *spec.Pipeline, noCache bool, begin executor.Begin) (*session, error) {
 	fs := executor.Selected(p, h.Functions, h.Only)
 	secrets, err := e.secrets(fs)
 	if err != nil {
@@ -61,18 +45,15 @@ func (e *Engine) begin(ctx context.Context, h *executor.Header, p *spec.Pipeline
 	if err != nil {
 		return nil, err
 	}
-	s := &session{notices: make(chan executor.Notice, 1024), done: make(chan struct{}), notified: make(chan struct{})}
-	// The run outlives ctx's deadline and cancellation: it ends by an event.
-	runCtx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	work, stopWork := context.WithCancel(runCtx)
-	s.cancel = cancel
+	s := openSession(ctx)
+	work, stopWork := context.WithCancel(s.ctx)
 	queue := local.NewQueue()
 	n := slots(fs)
 	host, _ := os.Hostname()
 	s.coord, err = executor.NewCoordinator(ctx, executor.Config{
 		Store: e.Store, Queue: queue, Header: h, Pipeline: p, Inputs: e.inputs(h.Dir, h.Info()),
 		Slots: n, CPUs: runtime.NumCPU(), Scratch: scratch, Host: host, PID: os.Getpid(), Begin: begin,
-		StopWork: stopWork, Notice: s.notice, Live: func() []task.Live { return s.agent.Live() }, Now: e.Now,
+		StopWork: stopWork, Notice: s.notice, Live: func() []task.Live { return s.live() }, Now: e.Now,
 	})
 	if err != nil {
 		stopWork()
@@ -81,7 +62,7 @@ func (e *Engine) begin(ctx context.Context, h *executor.Header, p *spec.Pipeline
 	}
 	// Whoever had the run before is gone; what it had started must be too.
 	agent.KillLeftovers(h.Token)
-	s.agent = agent.New(agent.Config{
+	a := agent.New(agent.Config{
 		Run: &agent.Run{
 			ID: h.Run, Pipeline: s.coord.Pipeline(), Info: *h.Info(), Dir: h.Dir, Scratch: scratch,
 			Store: e.Store, Prefix: executor.Prefix(h.Run), BaseEnv: env, Secrets: secrets,
@@ -91,45 +72,20 @@ func (e *Engine) begin(ctx context.Context, h *executor.Header, p *spec.Pipeline
 		},
 		Queue: queue, Slots: n, Report: s.coord.Report, Token: h.Token, Warden: []string{e.Exe, "__warden"}, Look: e.look(),
 	})
-	go s.run(runCtx, work, stopWork, scratch)
-	return s, nil
-}
-
-func (s *session) run(ctx, work context.Context, stopWork context.CancelFunc, scratch string) {
+	s.live = a.Live
 	worked := make(chan error, 1)
 	go func() {
-		err := s.agent.Work(work)
+		err := a.Work(work)
 		s.coord.AgentsDone(err)
 		worked <- err
 	}()
-	s.report, s.err = s.coord.Run(ctx)
-	err := <-worked
-	stopWork()
-	if s.err == nil && err != nil && !errors.Is(err, context.Canceled) && cloud.KindOf(err) != cloud.KindClosed {
-		s.err = err
-	}
-	if s.err != nil && !s.report.Status.Final() && cloud.KindOf(s.err) != cloud.KindNotFound {
-		s.err = fmt.Errorf("%w\nwhat was recorded until then is kept; when that is mended, go on with: coiled-jobs resume %s", s.err, s.report.Run)
-	}
-	os.RemoveAll(scratch)
-	close(s.notices)
-	close(s.done)
-}
-
-// notice passes a notice on. Nobody may be reading: then the oldest is
-// dropped, the journal has them all.
-func (s *session) notice(n executor.Notice) {
-	for {
-		select {
-		case s.notices <- n:
-			return
-		default:
-		}
-		select {
-		case <-s.notices:
-		default:
-		}
-	}
+	go s.run(func() error {
+		err := <-worked
+		stopWork()
+		os.RemoveAll(scratch)
+		return err
+	})
+	return s, nil
 }
 
 func usesCache(fs []*spec.Function) bool {
@@ -188,21 +144,4 @@ func parseEnvFile(text string) ([]string, error) {
 		vars = append(vars, name+"="+val)
 	}
 	return vars, nil
-}
-
-// wait ends with the session, or cancels it when ctx ends.
-func (s *session) wait(ctx context.Context) (executor.Report, error) {
-	select {
-	case <-s.done:
-		return s.report, s.err
-	case <-ctx.Done():
-	}
-	s.cancel(context.Cause(ctx))
-	// Tasks get 5 s; what takes longer is left to the kernel with our end.
-	select {
-	case <-s.done:
-		return s.report, s.err
-	case <-time.After(9 * time.Second):
-		return s.coord.Snapshot(), errors.New("tasks did not end in time; they are killed now")
-	}
 }

@@ -1,0 +1,283 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/hardware"
+	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/value"
+)
+
+// Quote is what a run on aws would rent: before anything is rented.
+type Quote struct {
+	Kinds []QuoteKind
+	Limit float64 // dollars after which the run stops; 0: none
+}
+
+// QuoteKind is what is rented for some functions.
+type QuoteKind struct {
+	Functions []string
+	Region    string
+	Type      string  // the first choice
+	Others    int     // further types that would do
+	Most      int     // machines
+	Price     float64 // dollars per hour of a machine, all in; 0: not known
+
+	kind    *kind
+	choices []hardware.Choice
+}
+
+// defaultCost is what a run on aws may cost that names no limit.
+const defaultCost = 20
+
+// costLimit is the dollars after which a run stops; 0: never.
+func costLimit(p *spec.Pipeline, maxCost *float64) float64 {
+	switch {
+	case maxCost != nil:
+		return *maxCost
+	case p.Limits.HasCost:
+		return p.Limits.Cost
+	case p.Limits.NoCost:
+		return 0
+	}
+	return defaultCost
+}
+
+// Quote finds out which machines a planned file would be run on. Apply does it
+// by itself where it was not done before.
+func (e *Engine) Quote(ctx context.Context, p *Planned, o ApplyOptions) (*Quote, error) {
+	if p.quote != nil {
+		return p.quote, nil
+	}
+	if err := e.checkAWS(); err != nil {
+		return nil, err
+	}
+	q, err := e.quote(ctx, p.Pipeline, o.Functions, o.Only)
+	if err != nil {
+		return nil, err
+	}
+	q.Limit = costLimit(p.Pipeline, o.MaxCost)
+	for i := range q.Kinds {
+		k := &q.Kinds[i]
+		k.Most = min(k.Most, tasksOf(p, k.Functions, k.kind.Hardware.Threads))
+		if m := p.Pipeline.Limits.Machines; m > 0 {
+			k.Most = min(k.Most, m)
+		}
+	}
+	p.quote = q
+	return q, nil
+}
+
+// tasksOf is how many machines the planned tasks of functions can use at most.
+func tasksOf(p *Planned, functions []string, threads int) int {
+	most := 1
+	for _, f := range p.Plan.Functions {
+		switch {
+		case !slices.Contains(functions, f.Name):
+		case f.Tasks < 0:
+			return 1 << 30 // not known
+		default:
+			most = max(most, (f.Tasks+max(threads, 1)-1)/max(threads, 1))
+		}
+	}
+	return most
+}
+
+func (e *Engine) quote(ctx context.Context, p *spec.Pipeline, functions []string, only map[string][]int) (*Quote, error) {
+	fs := executor.Selected(p, functions, only)
+	q := &Quote{}
+	for _, k := range kindsOf(fs) {
+		q.Kinds = append(q.Kinds, QuoteKind{kind: k, Functions: k.Functions, Most: k.Hardware.Workers[1]})
+	}
+	err := together(len(q.Kinds), func(i int) error {
+		k := &q.Kinds[i]
+		var err error
+		if k.Region, err = e.regionOf(ctx, p, k.kind, fs); err != nil {
+			return err
+		}
+		return e.choose(ctx, k)
+	})
+	return q, err
+}
+
+// choose finds the instance types of a kind.
+func (e *Engine) choose(ctx context.Context, k *QuoteKind) error {
+	c, err := e.AWS.Catalogue(ctx, k.Region)
+	if err != nil {
+		return err
+	}
+	s, err := hardware.Choose(hardware.RequestOf(k.kind.Hardware), c)
+	if err != nil {
+		return usagef("hardware of %s: %v", k.kind.Base, err)
+	}
+	first := s.Choices[0]
+	k.choices, k.Type, k.Others = s.Choices, first.Name, len(s.Choices)-1
+	k.Price = c.MachinePrice(first.Name, "", k.kind.Hardware.SpotPolicy != "on-demand", diskOf(k.kind.Hardware))
+	return nil
+}
+
+// regionOf is where the machines of a kind are rented: where its hardware says;
+// auto is where its input is.
+func (e *Engine) regionOf(ctx context.Context, p *spec.Pipeline, k *kind, fs []*spec.Function) (string, error) {
+	region := k.Hardware.Region
+	if region != "auto" && region != "" {
+		return region, nil
+	}
+	bucket, _, _ := strings.Cut(strings.TrimPrefix(e.Store.URL(), "s3://"), "/")
+	if region == "auto" {
+		for _, f := range fs {
+			if !slices.Contains(k.Functions, f.Name) {
+				continue
+			}
+			if b := inputBucket(p, f.Map); b != "" {
+				bucket = b
+				break
+			}
+		}
+	} else if e.AWS.Region != "" {
+		return e.AWS.Region, nil
+	}
+	return e.AWS.BucketRegion(ctx, bucket)
+}
+
+// inputBucket is the first bucket that a map looks into; "" if there is none.
+func inputBucket(p *spec.Pipeline, m *spec.Map) string {
+	if m == nil {
+		return ""
+	}
+	env := &spec.Env{Params: p.Params, Run: &spec.RunInfo{}}
+	if vars, err := p.EnvFor(env.Run); err == nil {
+		env.Env = vars
+	}
+	paths := append(slices.Clone(m.Glob), m.Path)
+	for _, t := range paths {
+		if t == nil {
+			continue
+		}
+		text, err := t.Text(env)
+		if err != nil {
+			continue // it has other problems, or depends on the run
+		}
+		if rest, ok := strings.CutPrefix(text, "s3://"); ok {
+			bucket, _, _ := strings.Cut(rest, "/")
+			return bucket
+		}
+	}
+	for _, part := range m.Parts {
+		if b := inputBucket(p, part.Map); b != "" {
+			return b
+		}
+	}
+	return ""
+}
+
+// checkItems refuses items that machines could not be given: files that are not
+// below the folder of the pipeline file.
+func checkItems(p *Planned) error {
+	for _, f := range p.Plan.Functions {
+		if f.Items == nil {
+			continue
+		}
+		err := f.Items.Each(0, f.Items.Len(), func(_ int, item any) error {
+			return eachLocal(item, func(path string) error {
+				if filepath.IsLocal(path) {
+					return nil
+				}
+				return usagef("functions.%s.map: machines do not have %s, which is not below the folder of the pipeline file; "+
+					"put the file there, or on S3", f.Name, path)
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachLocal calls see with the paths of local files in an item.
+func eachLocal(item any, see func(path string) error) error {
+	switch x := item.(type) {
+	case *value.File:
+		if x.Bucket == "" {
+			return see(x.Path)
+		}
+	case []any:
+		for _, v := range x {
+			if err := eachLocal(v, see); err != nil {
+				return err
+			}
+		}
+	case *value.Object:
+		for _, key := range x.Keys {
+			v, _ := x.Get(key)
+			if err := eachLocal(v, see); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		for _, v := range x {
+			if err := eachLocal(v, see); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// together calls act for 0 to n-1 at the same time and gives all errors.
+func together(n int, act func(i int) error) error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = act(i) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// allOf calls functions at the same time and gives all errors.
+func allOf(acts ...func() error) error {
+	return together(len(acts), func(i int) error { return acts[i]() })
+}
+
+// diskOf is the root disk of a machine, in GiB.
+func diskOf(h spec.Hardware) int {
+	if h.DiskGB == 0 {
+		return defaultDisk
+	}
+	return h.DiskGB
+}
+
+// defaultDisk is the root disk where the file names none, in GiB.
+const defaultDisk = 30
+
+// String is the quote for people, in one line.
+func (q *Quote) String() string {
+	var parts []string
+	for _, k := range q.Kinds {
+		text := fmt.Sprintf("%s on up to %d x %s", strings.Join(k.Functions, ", "), k.Most, k.Type)
+		if k.Most == 1 {
+			text = fmt.Sprintf("%s on 1 x %s", strings.Join(k.Functions, ", "), k.Type)
+		}
+		if k.Others > 0 {
+			text += fmt.Sprintf(" (or %d like it)", k.Others)
+		}
+		text += " in " + k.Region
+		if k.Price > 0 {
+			text += fmt.Sprintf(", about $%.3f an hour each", k.Price)
+		}
+		parts = append(parts, text)
+	}
+	text := strings.Join(parts, "; ")
+	if q.Limit > 0 {
+		text += fmt.Sprintf("; stops at $%.2f", q.Limit)
+	}
+	return text
+}
