@@ -1,0 +1,143 @@
+package bundle
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path"
+	"strings"
+)
+
+// secretNames are names, in lower case, of files and folders that hold
+// credentials. They travel only if an include pattern names them.
+var secretNames = []struct{ pattern, why string }{
+	{".env", "environment file"},
+	{".env.*", "environment file"},
+	{"*.env", "environment file"},
+	{".envrc", "environment file"},
+	{"*.pem", "key or certificate"},
+	{"*.key", "private key"},
+	{"*.p12", "private key"},
+	{"*.pfx", "private key"},
+	{"*.jks", "private keys"},
+	{"*.keystore", "private keys"},
+	{"*.ppk", "private key"},
+	{"*.kdbx", "password database"},
+	{"id_rsa*", "SSH key"},
+	{"id_dsa*", "SSH key"},
+	{"id_ecdsa*", "SSH key"},
+	{"id_ed25519*", "SSH key"},
+	{".ssh", "SSH keys"},
+	{".gnupg", "GnuPG keys"},
+	{".aws", "AWS credentials"},
+	{".azure", "Azure credentials"},
+	{".gcloud", "Google Cloud credentials"},
+	{".kube", "Kubernetes credentials"},
+	{".docker", "registry credentials"},
+	{".dockercfg", "registry credentials"},
+	{"kubeconfig*", "Kubernetes credentials"},
+	{"*.kubeconfig", "Kubernetes credentials"},
+	{"credentials", "credentials"},
+	{"credentials*.json", "credentials"},
+	{"client_secret*.json", "credentials"},
+	{"service-account*.json", "credentials"},
+	{"service_account*.json", "credentials"},
+	{"secrets.y*ml", "secrets"},
+	{"secrets.json", "secrets"},
+	{"secrets.toml", "secrets"},
+	{".netrc", "passwords"},
+	{"_netrc", "passwords"},
+	{".pgpass", "passwords"},
+	{".my.cnf", "passwords"},
+	{".htpasswd", "passwords"},
+	{".git-credentials", "passwords"},
+	{".vault-token", "token"},
+	{"*.tfstate", "Terraform state, which holds secrets"},
+	{"*.tfstate.backup", "Terraform state, which holds secrets"},
+}
+
+// harmless are names that the patterns above match but that are made to be
+// shared.
+var harmless = []string{".env.example", ".env.sample", ".env.template", ".env.dist", "*.env.example", "*.env.sample"}
+
+// settingsNames are files of package managers: fine, unless they hold a token.
+var settingsNames = []string{".npmrc", ".pypirc", ".yarnrc.yml", "pip.conf", ".condarc", ".cargo/credentials.toml"}
+
+var tokenMarks = [][]byte{
+	[]byte("_authtoken"), []byte("_auth"), []byte("_password"), []byte("password"), []byte("npmauthtoken"), []byte("token"),
+}
+
+// secret says which element of a path makes it a secret (0 is the first), and
+// what it is; -1 if nothing does.
+func secret(p string) (element int, why string) {
+	for i := 0; ; i++ {
+		name, rest, more := strings.Cut(p, "/")
+		low := strings.ToLower(name)
+		if !anyName(harmless, low) {
+			for _, s := range secretNames {
+				if ok, _ := path.Match(s.pattern, low); ok {
+					return i, s.why
+				}
+			}
+		}
+		if !more {
+			return -1, ""
+		}
+		p = rest
+	}
+}
+
+func anyName(patterns []string, name string) bool {
+	for _, p := range patterns {
+		if ok, _ := path.Match(p, name); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// maySettings says that a file is one of those that may hold a token.
+func maySettings(p string) bool {
+	low := strings.ToLower(p)
+	for _, s := range settingsNames {
+		if low == s || strings.HasSuffix(low, "/"+s) {
+			return true
+		}
+	}
+	return false
+}
+
+// hasToken says whether a settings file holds a token or password. One that
+// cannot be read counts as if it did.
+func hasToken(name string) bool {
+	f, err := os.Open(name)
+	if err != nil {
+		return true
+	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(io.LimitReader(f, 1<<20))
+	if err != nil {
+		return true
+	}
+	b = bytes.ToLower(b)
+	for _, m := range tokenMarks {
+		if bytes.Contains(b, m) {
+			return true
+		}
+	}
+	// An address with a user and a password in it.
+	for rest := b; ; {
+		i := bytes.Index(rest, []byte("://"))
+		if i < 0 {
+			return false
+		}
+		rest = rest[i+3:]
+		end := bytes.IndexAny(rest, "/ \t\r\n\"'")
+		if end < 0 {
+			end = len(rest)
+		}
+		if at := bytes.LastIndexByte(rest[:end], '@'); at > 0 && bytes.IndexByte(rest[:at], ':') > 0 {
+			return true
+		}
+	}
+}
