@@ -27,12 +27,15 @@ type summary struct {
 	Started  time.Time  `json:"started"`
 	Finished *time.Time `json:"finished"`
 	Seconds  float64    `json:"seconds"`
+	CostUSD  float64    `json:"cost_usd"`
+	Machines int        `json:"machines"`
 	Tasks    int        `json:"tasks"`
 	Failed   int        `json:"failed"`
 }
 
 func summarize(r Report) summary {
-	s := summary{Run: r.Run, Pipeline: r.Pipeline, Status: r.Status, Started: r.Started, Finished: r.Finished, Seconds: r.Seconds}
+	s := summary{Run: r.Run, Pipeline: r.Pipeline, Status: r.Status, Started: r.Started, Finished: r.Finished, Seconds: r.Seconds,
+		CostUSD: r.CostUSD, Machines: r.Machines}
 	for _, f := range r.Functions {
 		s.Tasks += f.Tasks
 		s.Failed += f.Failed

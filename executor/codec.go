@@ -320,6 +320,8 @@ const (
 	evHeld        eventKind = "held"        // what agents hold; before a record that ends a function or the run early
 	evRefused     eventKind = "refused"     // tasks that were handed out and not started; recorded only behind evHeld
 	evGone        eventKind = "gone"        // agents have ended; likewise
+	evMachine     eventKind = "machine"     // a machine joined the run, or left it
+	evSegments    eventKind = "segments"    // what machines reported is recorded up to these segments
 )
 
 // event is a journal record but for outcomes.
@@ -350,6 +352,11 @@ type event struct {
 	Held []heldTasks `json:"held,omitempty"`
 	// refused
 	Indices []int `json:"indices,omitempty"`
+	// machine
+	Machine *task.Machine `json:"machine,omitempty"`
+	// segments: the number of the last one, by "<machine>/<session>"
+	Segments map[string]int `json:"segments,omitempty"`
+	ended    []string       // ids of ranges that these segments end
 	// gone: why
 	err error
 }
@@ -381,6 +388,9 @@ func decodeEvent(rec []byte) (*event, error) {
 	e := &event{}
 	if err := json.Unmarshal(rec[1:], e); err != nil {
 		return nil, fmt.Errorf("%w: %w", errRecord, err)
+	}
+	if e.Kind == evMachine && e.Machine == nil {
+		return nil, errRecord
 	}
 	return e, nil
 }

@@ -41,6 +41,9 @@ type Config struct {
 	// Default 200 ms, or what a store with PollEvery says.
 	Poll time.Duration
 	Now  func() time.Time // default time.Now
+	// Remote, if set, makes it work with machines elsewhere: Slots and CPUs
+	// do not count.
+	Remote *RemoteConfig
 }
 
 // Begin is how a coordinator goes on with a run that has a journal.
@@ -68,16 +71,25 @@ type Coordinator struct {
 
 	first   int64 // position of its first record, once begun
 	begun   bool
+	began   chan struct{} // closed when it is recorded that it has the run
 	stopped map[string]*atomic.Bool
 	needs   needsCache
 	items   itemsCache
 	buf     []byte
+	remote
 }
 
-// input is an event on its way to the loop.
+// input is what comes to the loop: one of these, or nothing but a reason to
+// look again.
 type input struct {
 	batch *task.Batch
 	event *event
+	// Of a coordinator of machines:
+	seg     *segment
+	held    *[]cloud.Range
+	lost    *lost
+	started *function // what its tasks must know is written
+	err     error     // nothing can go on
 }
 
 // NewCoordinator takes the journal of a run for writing and reads it.
@@ -104,10 +116,15 @@ func NewCoordinator(ctx context.Context, cfg Config) (*Coordinator, error) {
 		return nil, err
 	}
 	c := &Coordinator{cfg: cfg, rd: journalReader{cfg.Store, run}, journal: j,
-		in: make(chan input, 256), done: make(chan struct{}), stopped: map[string]*atomic.Bool{}}
+		in: make(chan input, 256), done: make(chan struct{}), began: make(chan struct{}), stopped: map[string]*atomic.Bool{}}
 	if err := c.load(ctx); err != nil {
 		_ = j.Close()
 		return nil, err
+	}
+	if cfg.Remote != nil {
+		c.state.keepHands()
+		c.outbox.wake = make(chan struct{}, 1)
+		c.waits = c.state.begun // a new run is in nobody's hands
 	}
 	for _, f := range c.state.order {
 		c.stopped[f.spec.Name] = &atomic.Bool{}
@@ -160,12 +177,7 @@ func (f folder) record(pos int64, rec []byte) error {
 func (c *Coordinator) Pipeline() *spec.Pipeline { return c.cfg.Pipeline }
 
 // Report takes outcomes from an agent. It waits while the journal is behind.
-func (c *Coordinator) Report(b task.Batch) {
-	select {
-	case c.in <- input{batch: &b}:
-	case <-c.done:
-	}
-}
+func (c *Coordinator) Report(b task.Batch) { c.put(input{batch: &b}) }
 
 // Cancel ends the run: what runs is ended, what is left is cancelled.
 func (c *Coordinator) Cancel(reason string) { c.send(&event{Kind: evCancel, Reason: reason}) }
@@ -179,9 +191,11 @@ func (c *Coordinator) AgentsDone(err error) {
 	c.send(&event{Kind: evGone, err: err})
 }
 
-func (c *Coordinator) send(e *event) {
+func (c *Coordinator) send(e *event) { c.put(input{event: e}) }
+
+func (c *Coordinator) put(in input) {
 	select {
-	case c.in <- input{event: e}:
+	case c.in <- in:
 	case <-c.done:
 	}
 }
@@ -195,9 +209,9 @@ func (c *Coordinator) Snapshot() Report {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	r := c.state.report(c.cfg.Header, live)
-	r.Machines = 1
-	if !c.state.status.Final() {
-		r.Seconds = c.cfg.Now().Sub(r.Started).Seconds()
+	if now := c.cfg.Now(); !c.state.status.Final() {
+		r.Seconds = now.Sub(r.Started).Seconds()
+		c.state.charge(&r, now.UnixNano())
 	}
 	return r
 }
@@ -209,12 +223,17 @@ func (c *Coordinator) Snapshot() Report {
 func (c *Coordinator) Run(ctx context.Context) (Report, error) {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	side := c.background(work)
+	if c.cfg.Remote != nil {
+		side.Go(func() { c.sendOutbox(work) })
+	}
 	err := c.begin(work)
 	if err == nil {
 		err = c.loop(ctx, work)
 	}
 	if err != nil {
 		c.cfg.StopWork()
+	} else if c.cfg.Remote != nil && c.state.status.Final() {
+		c.windUp(work)
 	}
 	stop()
 	close(c.done)
@@ -304,7 +323,10 @@ func (c *Coordinator) loop(ctx, work context.Context) error {
 		if e := c.limit(); e != nil {
 			batch = append(batch, input{event: e})
 		}
-		if err := c.step(work, batch); err != nil {
+		if c.graceOver() {
+			batch = append(batch, input{event: &event{Kind: evGone}})
+		}
+		if err := c.steps(work, batch); err != nil {
 			return err
 		}
 	}
@@ -332,11 +354,14 @@ func causeOf(ctx context.Context) string {
 func (c *Coordinator) wait() time.Duration {
 	now := c.cfg.Now()
 	wait := time.Hour
-	if due := c.state.nextDue(); due != math.MaxInt64 {
+	if due := c.state.nextDue(); due != math.MaxInt64 && !c.waits {
 		wait = min(wait, time.Duration(due-now.UnixNano()))
 	}
 	if d := c.cfg.Pipeline.Limits.Duration; d > 0 && c.state.stopping == notStopping {
 		wait = min(wait, d-c.state.activeTime(now.UnixNano()))
+	}
+	if !c.graceEnds.IsZero() {
+		wait = min(wait, c.graceEnds.Sub(now))
 	}
 	return max(0, wait)
 }
@@ -363,9 +388,11 @@ func (c *Coordinator) step(ctx context.Context, batch []input) error {
 	if err != nil {
 		return err
 	}
-	if !c.begun {
+	begins := !c.begun
+	if begins {
 		c.begun, c.first = true, pos[0] // before anything is given to an agent
 	}
+	capacity := c.capacity() // asked without the lock
 	c.mu.Lock()
 	var acts []action
 	var gone error
@@ -378,6 +405,9 @@ func (c *Coordinator) step(ctx context.Context, batch []input) error {
 			acts = append(acts, c.state.takeBackAll()...)
 		case in.event != nil && in.event.Kind == evRefused:
 			acts = append(acts, c.state.takeBack(in.event.Function, in.event.Indices)...)
+		case in.event != nil && in.event.Kind == evSegments:
+			c.state.applyEvent(in.event)
+			acts = append(acts, c.state.endRanges(in.event.ended)...)
 		case in.event != nil:
 			acts = append(acts, c.state.applyEvent(in.event)...)
 		default:
@@ -393,12 +423,14 @@ func (c *Coordinator) step(ctx context.Context, batch []input) error {
 		c.mu.Unlock()
 		return gone
 	}
-	ranges := c.state.handOut(c.cfg.Slots, c.cfg.CPUs, c.cfg.Now().UnixNano())
+	ranges := c.handOut(capacity)
 	c.mu.Unlock()
-	if len(ranges) > 0 {
-		if err := c.cfg.Queue.Send(ctx, ranges...); err != nil {
-			return err
-		}
+	if begins {
+		close(c.began)
+	}
+	c.startFunctions(ctx)
+	if err := c.sendRanges(ctx, ranges); err != nil {
+		return err
 	}
 	return c.perform(ctx, acts)
 }
@@ -414,7 +446,7 @@ func (c *Coordinator) perform(ctx context.Context, acts []action) error {
 				c.send(c.prepare(ctx, a.f))
 			}()
 		case actStopWork:
-			c.cfg.StopWork()
+			c.stopWork()
 		case actNotice:
 			c.cfg.Notice(a.n)
 		case actFinish:

@@ -23,19 +23,41 @@ const longTask = 0.1
 // functions first, so that what is begun gets finished. The tasks count as
 // Running from now on; takeBack undoes it.
 func (s *State) handOut(slots, cpus int, now int64) []cloud.Range {
+	return s.choose(now, func(f *function) room { return f.local(slots, cpus) })
+}
+
+// room is how much more of a function may be given away, and at how much a
+// time.
+type room interface{ next() int }
+
+// localRoom is tasks: limit of them in agents' hands, per in a range.
+type localRoom struct {
+	f          *function
+	limit, per int
+}
+
+func (r localRoom) next() int { return min(r.per, r.limit-r.f.counts[task.Running]) }
+
+func (f *function) local(slots, cpus int) room {
+	limit, per := f.cap(slots, cpus)
+	return localRoom{f, limit, per}
+}
+
+func (s *State) choose(now int64, roomOf func(*function) room) []cloud.Range {
 	if s.stopping != notStopping || s.status.Final() {
 		return nil
 	}
 	var out []cloud.Range
 	fs := make([]*function, 0, len(s.order))
 	for _, f := range s.order {
+		f.full = false
 		if f.phase == running && (f.ready.size > 0 || len(f.retryAt) > 0 && f.retryAt[0].due <= now) {
 			fs = append(fs, f)
 		}
 	}
 	sort.SliceStable(fs, func(i, j int) bool { return fs[i].depth > fs[j].depth })
 	for _, f := range fs {
-		out = f.handOut(s.run, slots, cpus, now, out)
+		out = s.handOutOf(f, roomOf(f), now, out)
 	}
 	return out
 }
@@ -75,27 +97,31 @@ func (f *function) cap(slots, cpus int) (inHand, perRange int) {
 	return 2 * slots * per, per
 }
 
-func (f *function) handOut(run string, slots, cpus int, now int64, out []cloud.Range) []cloud.Range {
-	limit, per := f.cap(slots, cpus)
+func (s *State) handOutOf(f *function, room room, now int64, out []cloud.Range) []cloud.Range {
+	if room == nil {
+		f.full = true
+		return out
+	}
 	same := func(a, b int) bool { return f.table.attempts[a] == f.table.attempts[b] }
-	for free := limit - f.counts[task.Running]; free > 0; free = limit - f.counts[task.Running] {
+	n := room.next()
+	for ; n > 0; n = room.next() {
+		r := cloud.Range{Run: s.run, Function: f.spec.Name}
 		if len(f.retryAt) > 0 && f.retryAt[0].due <= now {
 			it := f.popRetry()
-			out = append(out, cloud.Range{Run: run, Function: f.spec.Name, From: it.index, To: it.index + 1,
-				Attempt: int(f.table.attempts[it.index]) + 1, Memory: it.memory})
-			f.move(it.index, task.Running)
-			continue
-		}
-		from, to := f.ready.pop(min(per, free), same)
-		if from == to {
+			r.From, r.To, r.Memory = it.index, it.index+1, it.memory
+		} else if r.From, r.To = f.ready.pop(n, same); r.From == r.To {
 			break
 		}
-		out = append(out, cloud.Range{Run: run, Function: f.spec.Name, From: from, To: to,
-			Attempt: int(f.table.attempts[from]) + 1})
-		for i := from; i < to; i++ {
+		r.Attempt = int(f.table.attempts[r.From]) + 1
+		for i := r.From; i < r.To; i++ {
 			f.move(i, task.Running)
 		}
+		if s.hands != nil {
+			s.address(f, &r)
+		}
+		out = append(out, r)
 	}
+	f.full = n <= 0
 	return out
 }
 
@@ -140,11 +166,12 @@ func (s *State) takeBackAll() []action {
 	return acts
 }
 
-// nextDue is when the next waiting attempt may start; MaxInt64 if none waits.
+// nextDue is when the next waiting attempt may start; MaxInt64 if none waits
+// but for a free slot, which an outcome will tell of.
 func (s *State) nextDue() int64 {
 	due := int64(math.MaxInt64)
 	for _, f := range s.order {
-		if len(f.retryAt) > 0 {
+		if len(f.retryAt) > 0 && !f.full {
 			due = min(due, f.retryAt[0].due)
 		}
 	}

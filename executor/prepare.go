@@ -3,8 +3,6 @@ package executor
 import (
 	"bufio"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -292,18 +290,10 @@ func (c *Coordinator) NeedsID(ctx context.Context, fn string, index int) (task.I
 		}
 		return o.ID, nil
 	}
-	h := sha256.New()
-	for i, p := range f.table.pos {
-		var id task.ID
-		if p >= 0 && f.table.status[i] == task.Succeeded {
-			o, err := c.rd.outcome(ctx, p)
-			if err != nil {
-				return id, err
-			}
-			id = o.ID
-		}
-		h.Write(binary.LittleEndian.AppendUint32(nil, uint32(i)))
-		h.Write(id[:])
-	}
-	return task.ID(h.Sum(nil)[:16]), nil
+	h := newNeedsHash(f)
+	err := c.rd.eachKept(ctx, f, func(i int, k kept) bool {
+		h.add(i, k.id)
+		return true
+	})
+	return h.sum(), err
 }

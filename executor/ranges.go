@@ -1,6 +1,9 @@
 package executor
 
-import "container/heap"
+import (
+	"container/heap"
+	"slices"
+)
 
 // ranges is a queue of task indices, kept as intervals: a map of a million
 // fresh tasks is one.
@@ -51,6 +54,29 @@ func (r *ranges) pop(n int, same func(a, b int) bool) (from, to int) {
 	return from, to
 }
 
+// remove takes out an index, wherever it is.
+func (r *ranges) remove(i int) {
+	for k := r.head; k < len(r.list); k++ {
+		s := &r.list[k]
+		if i < s.from || i >= s.to {
+			continue
+		}
+		r.size--
+		switch {
+		case i == s.from && i+1 == s.to:
+			r.list = slices.Delete(r.list, k, k+1)
+		case i == s.from:
+			s.from++
+		case i+1 == s.to:
+			s.to--
+		default:
+			r.list = slices.Insert(r.list, k+1, span{i + 1, s.to})
+			r.list[k].to = i
+		}
+		return
+	}
+}
+
 // clear empties the queue.
 func (r *ranges) clear() { r.list, r.head, r.size = nil, 0, 0 }
 
@@ -71,3 +97,17 @@ func (h *retryHeap) Pop() any {
 
 func (f *function) pushRetry(it retryItem) { heap.Push((*retryHeap)(&f.retryAt), it) }
 func (f *function) popRetry() retryItem    { return heap.Pop((*retryHeap)(&f.retryAt)).(retryItem) }
+
+// fixRetries makes a heap of the waiting attempts again.
+func (f *function) fixRetries() { heap.Init((*retryHeap)(&f.retryAt)) }
+
+// unqueue takes a pending task out of what waits to be handed out.
+func (f *function) unqueue(i int) {
+	for k := range f.retryAt {
+		if f.retryAt[k].index == i {
+			heap.Remove((*retryHeap)(&f.retryAt), k)
+			return
+		}
+	}
+	f.ready.remove(i)
+}

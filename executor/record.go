@@ -49,6 +49,9 @@ func (c *Coordinator) encode(ctx context.Context, batch []input) (recs [][]byte,
 			}
 			continue
 		}
+		if in.batch == nil {
+			continue
+		}
 		for list := in.batch.Outcomes; len(list) > 0; {
 			n := batchLen(list)
 			o := &outcomes{at: now, function: in.batch.Function, list: list[:n]}

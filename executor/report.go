@@ -47,6 +47,8 @@ type FunctionReport struct {
 	Cached    int     `json:"cached"`
 	Retries   int     `json:"retries"`
 	Seconds   float64 `json:"seconds"` // sum over attempts
+	// CostUSD is its part of what the machines cost while tasks ran.
+	CostUSD float64 `json:"cost_usd,omitempty"`
 	// Planned says whether Tasks is known.
 	Planned bool `json:"-"`
 	// Reason says why the function was skipped or failed as a whole; "" else.
@@ -55,13 +57,16 @@ type FunctionReport struct {
 
 // Report is the state of a run as apply, status and wait give it.
 type Report struct {
-	Run       string           `json:"run"`
-	Pipeline  string           `json:"pipeline"`
-	Status    RunStatus        `json:"status"`
-	Started   time.Time        `json:"started"`
-	Finished  *time.Time       `json:"finished"`
-	Seconds   float64          `json:"seconds"`
-	CostUSD   float64          `json:"cost_usd"`
+	Run      string     `json:"run"`
+	Pipeline string     `json:"pipeline"`
+	Status   RunStatus  `json:"status"`
+	Started  time.Time  `json:"started"`
+	Finished *time.Time `json:"finished"`
+	Seconds  float64    `json:"seconds"`
+	CostUSD  float64    `json:"cost_usd"`
+	// IdleUSD is the part of CostUSD for the time in which no task ran; the
+	// rest is that of the functions.
+	IdleUSD   float64          `json:"idle_usd,omitempty"`
 	Machines  int              `json:"machines"`
 	Functions []FunctionReport `json:"-"` // in file order
 	// Reason says why the run stopped before its end: a limit, a cancel; "" else.

@@ -167,6 +167,7 @@ func (f *function) revive(need *function) bool {
 func (f *function) toWaiting() {
 	f.phase, f.status, f.reason, f.stopped = waiting, task.Pending, "", false
 	f.table = table{}
+	f.owner = nil
 	f.ready.clear()
 	f.retryAt = nil
 	if f.planned {

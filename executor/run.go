@@ -207,12 +207,20 @@ func readSpan(ctx context.Context, store cloud.Store, s task.Span) ([]byte, erro
 // read once each, in the order in which they lie, and given out by index.
 const resultBlock = 1 << 14
 
-// eachResult calls yield in index order with every task of f and its result;
-// nil for tasks that did not succeed.
-func (j journalReader) eachResult(ctx context.Context, f *function, yield func(i int, result []byte) bool) error {
+// kept is what others may want of an outcome.
+type kept struct {
+	has     bool // the task succeeded
+	result  []byte
+	at      task.Span
+	outputs []task.Output
+	id      task.ID
+}
+
+// eachKept calls yield in index order with every task of f and what it gave.
+func (j journalReader) eachKept(ctx context.Context, f *function, yield func(i int, k kept) bool) error {
 	for base := 0; base < f.n; base += resultBlock {
 		end := min(base+resultBlock, f.n)
-		block := make([][]byte, end-base)
+		block := make([]kept, end-base)
 		byPos := make([]int, 0, end-base)
 		for i := base; i < end; i++ {
 			if f.table.status != nil && f.table.status[i] == task.Succeeded && f.table.pos[i] >= 0 {
@@ -234,17 +242,39 @@ func (j journalReader) eachResult(ctx context.Context, f *function, yield func(i
 			if ordinal >= len(rec.list) {
 				return errRecord
 			}
-			res, err := j.result(ctx, &rec.list[ordinal])
-			if err != nil {
-				return err
-			}
-			block[i-base] = bytes.Clone(res)
+			oc := &rec.list[ordinal]
+			block[i-base] = kept{true, bytes.Clone(oc.Result), oc.ResultAt, oc.Outputs, oc.ID}
 		}
-		for k, res := range block {
-			if !yield(base+k, res) {
+		for k, it := range block {
+			if !yield(base+k, it) {
 				return nil
 			}
 		}
 	}
 	return nil
+}
+
+// resultOf is the result of a task; nil if it did not succeed.
+func (j journalReader) resultOf(ctx context.Context, k kept) ([]byte, error) {
+	if !k.has {
+		return nil, nil
+	}
+	return j.result(ctx, &task.Outcome{Result: k.result, ResultAt: k.at})
+}
+
+// eachResult calls yield in index order with every task of f and its result;
+// nil for tasks that did not succeed.
+func (j journalReader) eachResult(ctx context.Context, f *function, yield func(i int, result []byte) bool) error {
+	var failed error
+	err := j.eachKept(ctx, f, func(i int, k kept) bool {
+		res, err := j.resultOf(ctx, k)
+		if failed = err; failed != nil {
+			return false
+		}
+		return yield(i, res)
+	})
+	if err == nil {
+		err = failed
+	}
+	return err
 }

@@ -29,6 +29,8 @@ type State struct {
 	reason   string
 	file     int // number of the recorded pipeline file that holds now
 	code     map[string]string
+	fleet    fleetRecord
+	hands    *hands // nil: the agent is in this process, or this is a reader's
 }
 
 type stopKind uint8
@@ -80,6 +82,15 @@ type function struct {
 
 	ready   ranges // never handed out, or given back
 	retryAt []retryItem
+	full    bool // the last handOut found no slot for more
+
+	// Of a coordinator of machines: what they have (State.hands), by task the
+	// range it belongs to, the number of ranges, and whether machines can find
+	// what tasks must know.
+	hands  *hands
+	owner  []int32
+	ranges int
+	start  startState
 }
 
 // table is the per-task state, about 17 bytes a task.
@@ -133,7 +144,7 @@ func (t *table) budget(i int) *budget {
 // newState is the state of a run before its first record. functions are those
 // that take part, with all that they need.
 func newState(run string, functions []*spec.Function, only map[string][]int) *State {
-	s := &State{run: run, byName: map[string]*function{}, status: RunPending, code: map[string]string{}}
+	s := &State{run: run, byName: map[string]*function{}, status: RunPending, code: map[string]string{}, fleet: newFleetRecord()}
 	for _, fn := range functions {
 		f := &function{spec: fn, mean: -1}
 		if is, ok := only[fn.Name]; ok {
@@ -189,6 +200,9 @@ func depthOf(f *function, memo map[*function]int) int {
 
 // move changes the status of one task, keeping the counts.
 func (f *function) move(i int, to task.Status) {
+	if f.hands != nil && f.table.status[i] == task.Running {
+		f.hands.drop(f, i)
+	}
 	f.counts[f.table.status[i]]--
 	f.table.status[i] = to
 	f.counts[to]++
@@ -227,7 +241,7 @@ func (s *State) activeTime(now int64) time.Duration {
 // report makes the report of the run; live is the number of tasks that really
 // run now, by function; the others that agents hold count as pending.
 func (s *State) report(h *Header, live map[string]int) Report {
-	r := Report{Run: h.Run, Pipeline: h.Pipeline, Status: s.status, Reason: s.reason, Machines: 0}
+	r := Report{Run: h.Run, Pipeline: h.Pipeline, Status: s.status, Reason: s.reason}
 	r.Started = h.Created
 	if s.started > 0 {
 		r.Started = time.Unix(0, s.started)
@@ -255,6 +269,10 @@ func (s *State) report(h *Header, live map[string]int) Report {
 		}
 		r.Functions = append(r.Functions, fr)
 	}
+	if s.begun && (h.Cloud == "" || h.Cloud == "local") {
+		r.Machines = 1 // this one
+	}
+	s.charge(&r, s.last)
 	return r
 }
 

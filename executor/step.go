@@ -67,6 +67,12 @@ func (s *State) applyEvent(e *event) []action {
 		return s.takeBack(e.Function, e.Indices)
 	case evGone:
 		return s.takeBackAll()
+	case evMachine:
+		s.fleet.machine(*e.Machine)
+		return nil
+	case evSegments:
+		s.fleet.folded(e.Segments)
+		return nil
 	case evFinish:
 		s.takeBackAll() // a fold may not have seen that they gave it back
 		s.status, s.finished = e.Status, e.At
@@ -165,6 +171,7 @@ func (s *State) prepared(f *function, e *event) []action {
 			s.follow(f, i)
 		}
 	}
+	s.holdEarly(f)
 	return []action{actNotice{Notice{Time: time.Unix(0, e.At), Kind: NoticePlanned, Function: f.spec.Name,
 		Text: fmt.Sprintf("%d %s", f.n, plural(f.n, "task"))}}}
 }
@@ -250,8 +257,11 @@ func (s *State) applyOutcomes(o *outcomes, pos int64) []action {
 	var acts []action
 	for k := range o.list {
 		oc := &o.list[k]
-		if oc.Index >= f.n || f.table.status[oc.Index].Final() {
+		if oc.Index >= f.n || f.table.status[oc.Index].Final() || oc.Attempt > 0 && oc.Attempt <= int(f.table.attempts[oc.Index]) {
 			continue // a doubled report, or one of an attempt that was given up
+		}
+		if s.hands != nil && f.table.status[oc.Index] == task.Pending {
+			f.unqueue(oc.Index) // who was thought to have lost it speaks
 		}
 		noRetry := o.noRetry != nil && o.noRetry[k]
 		acts = append(acts, s.outcome(f, oc, noRetry, o.at, outcomePos(pos, k))...)
@@ -267,6 +277,7 @@ func (s *State) outcome(f *function, oc *task.Outcome, noRetry bool, at, pos int
 	t.attempts[i] = uint16(min(max(int(t.attempts[i]), oc.Attempt), 65535))
 	t.flags[i] &^= taskCached
 	f.seconds += oc.Seconds
+	s.fleet.worked(oc.Machine, f.spec.Name, oc.Seconds)
 	if oc.Attempt > 0 {
 		if f.mean < 0 {
 			f.mean = oc.Seconds

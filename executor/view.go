@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -117,15 +118,20 @@ func (v *View) Report(ctx context.Context) (Report, error) {
 		}
 	}
 	r := v.state.report(v.Header, live)
-	if v.state.begun {
-		r.Machines = 1 // as many as have worked for it, like apply says at its end
-		if !r.Status.Final() && !alive {
-			r.Status = RunInterrupted
+	if r.Status.Final() || !v.state.begun {
+		return r, nil
+	}
+	now := time.Now()
+	if alive {
+		r.Seconds = max(r.Seconds, now.Sub(r.Started).Seconds()) // the last record may be long ago
+	} else {
+		r.Status = RunInterrupted
+		// Machines go on without a coordinator, but not for ever.
+		if end := time.Unix(0, v.state.last).Add(v.pipeline.Limits.Unattended); end.Before(now) {
+			now = end
 		}
 	}
-	if alive && !r.Status.Final() {
-		r.Seconds = max(r.Seconds, time.Since(r.Started).Seconds()) // the last record may be long ago
-	}
+	v.state.charge(&r, now.UnixNano())
 	return r, nil
 }
 
@@ -463,3 +469,10 @@ func (v *View) Coordinator() (host string, pid int) { return v.state.host, v.sta
 
 // Epoch counts the coordinators that the run has had.
 func (v *View) Epoch() int { return v.state.epoch }
+
+// Machines is the machines that are recorded, in the order in which they joined.
+func (v *View) Machines() []task.Machine { return slices.Clone(v.state.fleet.machines) }
+
+// Rates is what a second of a task costs on each machine, in dollars, if what a
+// machine could have run is what it costs.
+func (v *View) Rates() map[string]float64 { return v.state.fleet.bill(v.state.last).rates }

@@ -26,6 +26,8 @@ type Machine struct {
 	Zone  string  `json:"zone,omitempty"`
 	Spot  bool    `json:"spot,omitempty"`
 	Price float64 `json:"price"` // dollars per hour
+	// Slots is the tasks it runs at a time; 0 counts as 1.
+	Slots int `json:"slots,omitempty"`
 	// Joined is since when it is billed to the run: its launch, or when it was
 	// invited.
 	Joined time.Time `json:"joined"`

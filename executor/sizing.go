@@ -1,0 +1,105 @@
+package executor
+
+import (
+	"math"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/task"
+)
+
+// A range for machines costs a message, a claim and its part of a segment, and
+// the way from the end of one to the beginning of the next takes seconds. So
+// ranges are longer than those for this machine, and some more are handed out
+// than there are slots.
+const (
+	// leastWork is how many seconds of work a range holds while there is plenty.
+	leastWork = 5.0
+	// rangesPerSecond is how many ranges a fleet may end in a second.
+	rangesPerSecond = 50
+	// wayBack is how many seconds pass from the end of a range until the slot
+	// could have another one that had to be handed out first.
+	wayBack = 5.0
+	// maxRemoteRange is the most tasks in a range.
+	maxRemoteRange = 1024
+)
+
+// remoteRoom is ranges: as many as slots, and those that are on their way.
+type remoteRoom struct {
+	f     *function
+	slots int
+}
+
+// next makes ranges smaller towards the end, so that machines end together: each
+// is at most a part of what each slot will still get.
+func (r remoteRoom) next() int {
+	f := r.f
+	limit := math.MaxInt
+	if c := f.spec.Concurrency; c > 0 {
+		limit = c // one slot works on a range
+	}
+	if f.spec.OnFailureStop {
+		limit = min(limit, r.slots) // nothing starts behind a failure that is on its way here
+	}
+	per, ahead := f.size(min(r.slots, limit))
+	if f.ranges >= min(r.slots+ahead, limit) {
+		return 0
+	}
+	return per
+}
+
+// size is how many tasks a range holds when so many slots work on the
+// function, and how many ranges are handed out beyond one for each slot.
+func (f *function) size(slots int) (per, ahead int) {
+	if f.spec.OnFailureStop {
+		return 1, 0
+	}
+	mean := f.taskSeconds()
+	if mean < 0 {
+		return 1, slots
+	}
+	per = maxRemoteRange
+	if n := max(leastWork, float64(slots)/rangesPerSecond) / mean; n < maxRemoteRange { // also when mean is 0: +Inf
+		per = max(1, int(n))
+	}
+	// What waits for the task before it (from:) will come, too.
+	per = min(per, max(1, f.counts[task.Pending]/(2*slots)))
+	return per, 1 + int(float64(slots)*min(1, wayBack/max(wayBack, float64(per)*mean)))
+}
+
+// taskSeconds is how long a task takes on average; negative if nobody knows.
+func (f *function) taskSeconds() float64 {
+	ended := f.counts[task.Succeeded] - f.cached + f.counts[task.Failed] + f.retries
+	switch {
+	case ended > 0:
+		return f.seconds / float64(ended)
+	case f.cached > 0:
+		return 0
+	case f.spec.Expect > 0:
+		return f.spec.Expect.Seconds()
+	}
+	return -1
+}
+
+// handOutRemote is handOut for machines; slots says how many tasks of a
+// function they run at a time.
+func (s *State) handOutRemote(slots map[string]int, now int64) []cloud.Range {
+	return s.choose(now, func(f *function) room {
+		if f.start != startWritten {
+			return nil
+		}
+		return remoteRoom{f, max(1, slots[f.spec.Name])}
+	})
+}
+
+// address makes a range one that machines can claim.
+func (s *State) address(f *function, r *cloud.Range) {
+	r.ID = s.rangeID()
+	if f.from != nil {
+		r.Upstream = encodeUpstream(r.From, f.from.table.pos[r.From:r.To])
+	}
+	is := make([]int, 0, r.To-r.From)
+	for i := r.From; i < r.To; i++ {
+		is = append(is, i)
+	}
+	f.give(*r, is)
+}
