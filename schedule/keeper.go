@@ -479,3 +479,29 @@ func (k *Keeper) Paused(ctx context.Context, pipeline string) (bool, error) {
 	}
 	return err == nil, err
 }
+
+// Known says whether anybody ever looked after schedules of a pipeline.
+func (k *Keeper) Known(ctx context.Context, pipeline string) (known bool, err error) {
+	if pipeline == "" || pipeline[0] == '/' {
+		return false, nil
+	}
+	err = k.Store.List(ctx, "schedules/"+pipeline+"/", func(cloud.ObjectInfo) bool { known = true; return false })
+	if cloud.KindOf(err) == cloud.KindInvalid {
+		return false, nil // no name of a pipeline
+	}
+	return known, err
+}
+
+// Last is what became of the last tick that has an outcome; nil: none has.
+func (k *Keeper) Last(ctx context.Context, s Schedule) (*Record, error) {
+	last := ""
+	err := k.Store.List(ctx, base(s)+"ticks/", func(o cloud.ObjectInfo) bool { last = o.Key; return true })
+	if err != nil || last == "" {
+		return nil, err
+	}
+	rec, err := k.read(ctx, last)
+	if cloud.KindOf(err) == cloud.KindNotFound {
+		return nil, nil // removed meanwhile
+	}
+	return rec, err
+}

@@ -9,11 +9,6 @@ func laterCmds() []*cobra.Command {
 		{"setup", "setting up an account comes with the EC2 backend, which is not part of this version; runs on this machine need no set-up"},
 		{"instances", "choosing instance types and their prices comes with the EC2 backend, which is not part of this version"},
 		{"serve", "the web page is not part of this version; \"" + program + " report RUN\" writes a page about a run"},
-		{"tick", "schedules are not part of this version; any cron can call \"" + program + " apply --key\""},
-		{"schedules", "schedules are not part of this version; any cron can call \"" + program + " apply --key\""},
-		{"trigger", "schedules are not part of this version; \"" + program + " apply\" starts a run now"},
-		{"backfill", "schedules are not part of this version; \"" + program + " apply --param\" runs one date"},
-		{"pause", "schedules are not part of this version"},
 	}
 	cmds := make([]*cobra.Command, 0, len(later))
 	for _, l := range later {

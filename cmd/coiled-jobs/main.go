@@ -71,7 +71,8 @@ Exit codes: 0 done, 1 a function failed, 2 bad usage or pipeline file, 3 could n
 	root.PersistentFlags().StringVar(&a.storeFlag, "store", "",
 		"folder or s3://bucket/prefix that keeps runs (default: $COILED_JOBS_STORE, or a folder in the user's state directory)")
 	root.AddGroup(&cobra.Group{ID: "run", Title: "Run a pipeline:"}, &cobra.Group{ID: "look", Title: "Look into runs:"},
-		&cobra.Group{ID: "act", Title: "Act on runs:"}, &cobra.Group{ID: "more", Title: "More:"})
+		&cobra.Group{ID: "act", Title: "Act on runs:"},
+		&cobra.Group{ID: "schedule", Title: "Run by the clock:"}, &cobra.Group{ID: "more", Title: "More:"})
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
 			c.GroupID = group
@@ -85,6 +86,8 @@ Exit codes: 0 done, 1 a function failed, 2 bad usage or pipeline file, 3 could n
 		newRmCmd(a, runRm), newRerunCmd(a, runRerun))
 	add("more", newMachinesCmd(a, runMachines), newGCCmd(a, runGC), newDoctorCmd(a, runDoctor), newSchemaCmd(a),
 		newVersionCmd(a), newCompletionCmd(a))
+	add("schedule", newTickCmd(a, runTick), newSchedulesCmd(a, runSchedules), newTriggerCmd(a, runTrigger),
+		newBackfillCmd(a, runBackfill), newPauseCmd(a, runPause))
 	add("more", newCoordinateCmd(a, runCoordinate)) // hidden, like those that come later
 	add("more", laterCmds()...)
 	return root

@@ -22,7 +22,9 @@ func newResumeCmd(a *app, runF func(context.Context, *resumeOptions) error) *cob
 		Use:   "resume RUN",
 		Short: "Go on with a run that was interrupted or stopped",
 		Long: `Go on with a run that was interrupted or stopped by a limit, with the file, items and code that apply
-recorded. A live run is joined, a finished one is just reported. Exits as apply would have.`,
+recorded. A live run is joined, a finished one is just reported. Exits as apply would have.
+
+"resume PIPELINE" ends the pause of its schedules.`,
 		Args: arguments(1, 1, "a run"), ValidArgsFunction: a.completeRuns,
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			o.run = args[0]
@@ -54,6 +56,9 @@ recorded. A live run is joined, a finished one is just reported. Exits as apply 
 }
 
 func runResume(ctx context.Context, o *resumeOptions) error {
+	if done, err := o.app.resumeSchedules(ctx, o.run); done || err != nil {
+		return err
+	}
 	e, run, err := o.app.findRun(ctx, o.run)
 	if err != nil {
 		return err
