@@ -73,6 +73,13 @@ var kindsOfCodes = map[string]cloud.Kind{
 	"MaxSpotFleetRequestCountExceeded": cloud.KindQuota, "VolumeLimitExceeded": cloud.KindQuota, "MaxIOPSLimitExceeded": cloud.KindQuota,
 
 	"EC2ThrottledException": cloud.KindThrottled, "ResourceCountLimitExceeded": cloud.KindQuota,
+	// IAM, Secrets Manager, Service Quotas, and the making of buckets.
+	"NoSuchEntity": cloud.KindNotFound, "ResourceNotFoundException": cloud.KindNotFound, "NoSuchResourceException": cloud.KindNotFound,
+	"EntityAlreadyExists": cloud.KindConflict, "DeleteConflict": cloud.KindConflict, "ConcurrentModification": cloud.KindTransient,
+	"LimitExceeded": cloud.KindQuota, "ParameterLimitExceeded": cloud.KindQuota, "TooManyBuckets": cloud.KindQuota,
+	"BucketAlreadyExists": cloud.KindConflict, "BucketAlreadyOwnedByYou": cloud.KindConflict, "BucketNotEmpty": cloud.KindConflict,
+	"DependencyViolation": cloud.KindConflict,
+
 	"Unavailable": cloud.KindTransient, "Server.InternalError": cloud.KindTransient, "Server.Unavailable": cloud.KindTransient,
 
 	"UnauthorizedOperation": cloud.KindDenied, "AuthFailure": cloud.KindDenied, "OptInRequired": cloud.KindDenied, "Blocked": cloud.KindDenied,

@@ -36,7 +36,7 @@ func ec2Error(ctx context.Context, op, resource, action string, err error) error
 			who = " (" + m + ")"
 		}
 		return &cloud.Error{Op: op, Resource: resource, Kind: cloud.KindDenied, Err: &apiError{err: err, msg: msg + who +
-			`; "coiled-jobs setup aws" prints the policy that a person needs`}}
+			`; "coiled-jobs setup aws --policy person" prints the policy that a person needs`}}
 	}
 	return mapError(ctx, op, resource, err)
 }

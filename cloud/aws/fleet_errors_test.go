@@ -52,7 +52,7 @@ func TestErrorAdvice(t *testing.T) {
 	t.Parallel()
 	denied := apiErr("UnauthorizedOperation", "You are not authorized to perform this operation. User: arn:aws:sts::123456789012:assumed-role/dev/me is not authorized to perform: ec2:CreateFleet. Encoded authorization failure message: "+strings.Repeat("x", 500))
 	err := ec2Error(t.Context(), "launch", "m7i.large", "ec2:CreateFleet", denied)
-	if want := `launch m7i.large: the credentials lack the permission ec2:CreateFleet (arn:aws:sts::123456789012:assumed-role/dev/me); "coiled-jobs setup aws" prints the policy that a person needs`; err.Error() != want || cloud.KindOf(err) != cloud.KindDenied {
+	if want := `launch m7i.large: the credentials lack the permission ec2:CreateFleet (arn:aws:sts::123456789012:assumed-role/dev/me); "coiled-jobs setup aws --policy person" prints the policy that a person needs`; err.Error() != want || cloud.KindOf(err) != cloud.KindDenied {
 		t.Errorf("got %v, want %v", err, want)
 	}
 	for op := range queuePermissions {

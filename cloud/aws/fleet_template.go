@@ -283,23 +283,25 @@ func (m *Machines) network(ctx context.Context, t Template, run string) (network
 // is the default of a new group; everything may go out.
 const groupName = "coiled-jobs"
 
-func (m *Machines) securityGroup(ctx context.Context, vpc string) (string, error) {
-	find := func() (string, error) {
-		var out *ec2.DescribeSecurityGroupsOutput
-		err := m.call(ctx, "look up", "security group "+groupName, "ec2:DescribeSecurityGroups", func(ctx context.Context) (err error) {
-			out, err = m.ec2.DescribeSecurityGroups(ctx, &ec2.DescribeSecurityGroupsInput{Filters: []types.Filter{filter("group-name", groupName), filter("vpc-id", vpc)}})
-			return err
-		})
-		if err != nil || len(out.SecurityGroups) == 0 {
-			return "", err
-		}
-		g := out.SecurityGroups[0]
-		if len(g.IpPermissions) > 0 {
-			return "", m.invalid(fmt.Sprintf("the security group %s (%s) lets something in: remove its inbound rules, or name another group with hardware.security_group", groupName, aws.ToString(g.GroupId)))
-		}
-		return aws.ToString(g.GroupId), nil
+// findGroup is our security group in a network, "" if there is none.
+func (m *Machines) findGroup(ctx context.Context, vpc string) (string, error) {
+	var out *ec2.DescribeSecurityGroupsOutput
+	err := m.call(ctx, "look up", "security group "+groupName, "ec2:DescribeSecurityGroups", func(ctx context.Context) (err error) {
+		out, err = m.ec2.DescribeSecurityGroups(ctx, &ec2.DescribeSecurityGroupsInput{Filters: []types.Filter{filter("group-name", groupName), filter("vpc-id", vpc)}})
+		return err
+	})
+	if err != nil || len(out.SecurityGroups) == 0 {
+		return "", err
 	}
-	if id, err := find(); id != "" || err != nil {
+	g := out.SecurityGroups[0]
+	if len(g.IpPermissions) > 0 {
+		return "", m.invalid(fmt.Sprintf("the security group %s (%s) lets something in: remove its inbound rules, or name another group with hardware.security_group", groupName, aws.ToString(g.GroupId)))
+	}
+	return aws.ToString(g.GroupId), nil
+}
+
+func (m *Machines) securityGroup(ctx context.Context, vpc string) (string, error) {
+	if id, err := m.findGroup(ctx, vpc); id != "" || err != nil {
 		return id, err
 	}
 	var out *ec2.CreateSecurityGroupOutput
@@ -310,7 +312,7 @@ func (m *Machines) securityGroup(ctx context.Context, vpc string) (string, error
 		return err
 	})
 	if cloud.KindOf(err) == cloud.KindConflict { // somebody else just did
-		return find()
+		return m.findGroup(ctx, vpc)
 	}
 	if err != nil {
 		return "", err
