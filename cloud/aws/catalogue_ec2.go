@@ -1,0 +1,161 @@
+package aws
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
+	"github.com/coiled-jobs/coiled-jobs/hardware"
+)
+
+// catalogueAPI is what a catalogue asks of EC2.
+type catalogueAPI interface {
+	DescribeInstanceTypes(context.Context, *ec2.DescribeInstanceTypesInput, ...func(*ec2.Options)) (*ec2.DescribeInstanceTypesOutput, error)
+	DescribeInstanceTypeOfferings(context.Context, *ec2.DescribeInstanceTypeOfferingsInput, ...func(*ec2.Options)) (*ec2.DescribeInstanceTypeOfferingsOutput, error)
+	DescribeSpotPriceHistory(context.Context, *ec2.DescribeSpotPriceHistoryInput, ...func(*ec2.Options)) (*ec2.DescribeSpotPriceHistoryOutput, error)
+}
+
+// offers is the types of the region with their zones, without prices.
+func (r *catalogueReader) offers(ctx context.Context) ([]hardware.Offer, error) {
+	zones := make(chan map[string][]string, 1)
+	failed := make(chan error, 1)
+	go func() {
+		z, err := r.zones(ctx)
+		zones <- z
+		failed <- err
+	}()
+	var offers []hardware.Offer
+	in := &ec2.DescribeInstanceTypesInput{MaxResults: aws.Int32(100)}
+	for {
+		out, err := r.ec2.DescribeInstanceTypes(ctx, in)
+		if err != nil {
+			<-zones
+			return nil, mapError(ctx, "list", "the instance types of "+r.region, err)
+		}
+		for i := range out.InstanceTypes {
+			offers = append(offers, hardware.Offer{Type: typeOf(&out.InstanceTypes[i])})
+		}
+		if in.NextToken = out.NextToken; aws.ToString(in.NextToken) == "" {
+			break
+		}
+	}
+	where := <-zones
+	if err := <-failed; err != nil {
+		return nil, err
+	}
+	for i := range offers {
+		offers[i].Zones = where[offers[i].Name]
+	}
+	if len(where) > 0 {
+		// EC2 describes a few types that it does not have in the region.
+		offers = slices.DeleteFunc(offers, func(o hardware.Offer) bool { return len(o.Zones) == 0 })
+	}
+	return offers, nil
+}
+
+// zones is the zones in which types are to be had.
+func (r *catalogueReader) zones(ctx context.Context) (map[string][]string, error) {
+	where := map[string][]string{}
+	in := &ec2.DescribeInstanceTypeOfferingsInput{LocationType: types.LocationTypeAvailabilityZone, MaxResults: aws.Int32(1000)}
+	for {
+		out, err := r.ec2.DescribeInstanceTypeOfferings(ctx, in)
+		if err != nil {
+			return nil, mapError(ctx, "list", "where the instance types of "+r.region+" are", err)
+		}
+		for _, o := range out.InstanceTypeOfferings {
+			where[string(o.InstanceType)] = append(where[string(o.InstanceType)], aws.ToString(o.Location))
+		}
+		if in.NextToken = out.NextToken; aws.ToString(in.NextToken) == "" {
+			break
+		}
+	}
+	for _, z := range where {
+		slices.Sort(z)
+	}
+	return where, nil
+}
+
+// spotPrices is the price of now of each type in each zone.
+func (r *catalogueReader) spotPrices(ctx context.Context) (map[string]map[string]float64, error) {
+	prices := map[string]map[string]float64{}
+	newest := map[[2]string]time.Time{}
+	in := &ec2.DescribeSpotPriceHistoryInput{StartTime: aws.Time(r.now()), ProductDescriptions: []string{"Linux/UNIX"}, MaxResults: aws.Int32(1000)}
+	for {
+		out, err := r.ec2.DescribeSpotPriceHistory(ctx, in)
+		if err != nil {
+			return nil, mapError(ctx, "list", "the spot prices of "+r.region, err)
+		}
+		for _, p := range out.SpotPriceHistory {
+			price, err := strconv.ParseFloat(aws.ToString(p.SpotPrice), 64)
+			name, zone, at := string(p.InstanceType), aws.ToString(p.AvailabilityZone), aws.ToTime(p.Timestamp)
+			if err != nil || price <= 0 || name == "" || zone == "" {
+				continue
+			}
+			key := [2]string{name, zone}
+			if last, ok := newest[key]; ok && !at.After(last) {
+				continue
+			}
+			newest[key] = at
+			if prices[name] == nil {
+				prices[name] = map[string]float64{}
+			}
+			prices[name][zone] = price
+		}
+		if in.NextToken = out.NextToken; aws.ToString(in.NextToken) == "" {
+			return prices, nil
+		}
+	}
+}
+
+// typeOf is what EC2 says of a type, in our words.
+func typeOf(i *types.InstanceTypeInfo) hardware.Type {
+	t := hardware.Type{Name: string(i.InstanceType), Burstable: aws.ToBool(i.BurstablePerformanceSupported), BareMetal: aws.ToBool(i.BareMetal),
+		Previous: i.CurrentGeneration != nil && !*i.CurrentGeneration}
+	if i.VCpuInfo != nil {
+		t.VCPUs = int(aws.ToInt32(i.VCpuInfo.DefaultVCpus))
+	}
+	if i.MemoryInfo != nil {
+		t.MemoryMiB = aws.ToInt64(i.MemoryInfo.SizeInMiB)
+	}
+	if i.ProcessorInfo != nil && len(i.ProcessorInfo.SupportedArchitectures) > 0 {
+		archs := i.ProcessorInfo.SupportedArchitectures
+		t.Arch = string(archs[len(archs)-1])
+		if slices.Contains(archs, types.ArchitectureTypeX8664) { // old types are i386 too
+			t.Arch = hardware.AMD64
+		}
+	}
+	if i.InstanceStorageInfo != nil {
+		t.LocalDiskGB = int(aws.ToInt64(i.InstanceStorageInfo.TotalSizeInGB))
+	}
+	switch {
+	case i.InferenceAcceleratorInfo != nil, i.NeuronInfo != nil:
+		t.Special = "inference"
+	case i.FpgaInfo != nil:
+		t.Special = "FPGA"
+	case i.MediaAcceleratorInfo != nil:
+		t.Special = "media"
+	}
+	if i.GpuInfo != nil && len(i.GpuInfo.Gpus) > 0 {
+		g := i.GpuInfo.Gpus[0]
+		t.GPUModel, t.GPUMaker = aws.ToString(g.Name), aws.ToString(g.Manufacturer)
+		if t.GPUs = int(aws.ToInt32(g.Count)); t.GPUs == 0 {
+			t.Special = "part of a GPU"
+		} else if g.MemoryInfo != nil {
+			t.GPUMemoryMiB = int64(aws.ToInt32(g.MemoryInfo.SizeInMiB))
+		}
+	}
+	spot := slices.Contains(i.SupportedUsageClasses, types.UsageClassTypeSpot)
+	demand := slices.Contains(i.SupportedUsageClasses, types.UsageClassTypeOnDemand)
+	switch {
+	case demand && !spot:
+		t.OnlyMarket = hardware.OnDemand
+	case spot && !demand:
+		t.OnlyMarket = hardware.Spot
+	}
+	return t
+}
