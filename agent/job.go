@@ -92,6 +92,11 @@ func (q *jobs) prepare(ctx context.Context, j *job) (*task.Outcome, error) {
 			return nil, err
 		}
 	}
+	if place := fn.a.run.Place; place != nil && j.mapped {
+		if err := place(ctx, fn.name, j.index, j.item); err != nil {
+			return nil, fmt.Errorf("put the item of the task in place: %w", err)
+		}
+	}
 	if fn.envTask {
 		vars, visible, err := fn.taskVars(&env)
 		if err != nil {

@@ -48,6 +48,9 @@ type Run struct {
 	// Outputs lists what a needed function kept (of one task, if index >= 0)
 	// that may not lie in place, because others wrote it. nil: all does.
 	Outputs func(ctx context.Context, fn string, index int) ([]task.Output, error)
+	// Place puts what a task reads at its path before the task starts: files
+	// among its items that came from another machine. nil: all are there.
+	Place func(ctx context.Context, fn string, index int, item any) error
 	// Stopped says whether no further task of a function may start.
 	Stopped func(fn string) bool
 }

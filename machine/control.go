@@ -1,0 +1,97 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/wire"
+)
+
+// readControl reads what the coordinator says, again and again.
+func (s *session) readControl() {
+	due := time.Now() // what the stay has read is not quite new
+	for {
+		s.mu.Lock()
+		poke, ch := s.poke, s.changed
+		s.mu.Unlock()
+		if now := time.Now(); !poke && now.Before(due) {
+			if !wait(s.ctx, due, ch) {
+				return
+			}
+			continue
+		}
+		s.mu.Lock()
+		s.poke = false
+		s.mu.Unlock()
+		begun := time.Now()
+		due = begun.Add(wire.ControlEvery)
+		c, err := s.st.readControl(s.ctx)
+		switch {
+		case s.ctx.Err() != nil:
+			return
+		case err != nil:
+			s.log.Warn("cannot read what the coordinator says", "err", err)
+			due = time.Now().Add(time.Second)
+		default:
+			s.adopt(c, begun)
+		}
+	}
+}
+
+// readControl reads Control once.
+func (st *stay) readControl(ctx context.Context) (*wire.Control, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeWithin)
+	defer cancel()
+	key := wire.ControlKey(st.run)
+	b, err := st.m.cfg.Store.Get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.control != nil && bytes.Equal(b, st.controlBytes) {
+		return st.control, nil
+	}
+	c := &wire.Control{}
+	if err := json.Unmarshal(b, c); err != nil {
+		return nil, &cloud.Error{Op: "read", Resource: key, Kind: cloud.KindCorrupt, Err: err}
+	}
+	if st.control != nil && c.Epoch < st.control.Epoch {
+		return st.control, nil // of a coordinator that others have replaced
+	}
+	st.control, st.controlBytes = c, b
+	st.m.grant(c.Until)
+	return c, nil
+}
+
+// reopenAfter is when a queue that seemed closed, but still counts, is tried
+// again.
+const reopenAfter = 15 * time.Second
+
+// adopt takes over what the coordinator says. From here on a beat names its
+// epoch and exactly what is held: what is claimed later for an earlier epoch is
+// not started.
+func (s *session) adopt(c *wire.Control, read time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heardAt = read
+	old := s.control
+	url := c.Kinds[s.st.setup.Kind].Queue
+	fresh := s.tap != nil && s.tap.url == url && !(s.tap.dead && read.Sub(s.tap.died) >= reopenAfter)
+	if c == old && fresh {
+		return
+	}
+	if c.Epoch != old.Epoch {
+		s.log.Info("another coordinator", "epoch", c.Epoch)
+		s.beatNow = true
+	}
+	s.control = c
+	if !fresh && !s.closed {
+		s.tap.leave()
+		s.tap = newTap(s, url)
+	}
+	s.change()
+}

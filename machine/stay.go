@@ -1,0 +1,317 @@
+package machine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/agent"
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/wire"
+)
+
+// stay is a machine's time in one run: all its sessions.
+type stay struct {
+	m        *machine
+	run      string
+	setup    *wire.Setup
+	header   *executor.Header
+	pipeline *spec.Pipeline
+	slots    int
+	dir      string // of everything below
+	needs    *needs
+
+	next     int // number of the next session
+	segments int // number of the last segment; guarded by the session's mu
+
+	mu           sync.Mutex
+	control      *wire.Control
+	controlBytes []byte
+	draining     bool // what has not started is given back
+
+	preparing sync.Mutex // held while the machine is made ready, once
+	ready     *agent.Run
+	setupErr  *SetupError
+}
+
+// arrive reads what the machine must know of a run.
+func (m *machine) arrive(ctx context.Context, inv *wire.Invite) (*stay, error) {
+	st := &stay{m: m, run: inv.Run, next: 1}
+	if m.cfg.Dir != "" {
+		st.dir = filepath.Join(m.cfg.Dir, "run-"+inv.Run)
+	}
+	ctx, cancel := context.WithTimeout(ctx, bootGrant)
+	defer cancel()
+	// What the coordinator writes before it launches or invites is there.
+	setup := &wire.Setup{}
+	if err := m.read(ctx, wire.SetupKey(inv.Run, inv.Kind), setup); err != nil {
+		return nil, err
+	}
+	st.setup = setup
+	err := again(ctx, func(ctx context.Context) (err error) {
+		_, err = st.readControl(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = again(ctx, func(ctx context.Context) (err error) {
+		if st.header, err = executor.LoadHeader(ctx, m.cfg.Store, inv.Run); err == nil {
+			st.pipeline, err = executor.LoadPipeline(ctx, m.cfg.Store, st.header, setup.File)
+			var c *cloud.Error
+			if err != nil && !errors.As(err, &c) { // the file itself
+				err = &cloud.Error{Op: "read", Resource: executor.PipelineKey(inv.Run, setup.File), Kind: cloud.KindInvalid, Err: err}
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case setup.Threads < 0:
+		st.slots = m.id.CPUs
+	default:
+		st.slots = max(1, setup.Threads)
+	}
+	st.needs = newNeeds(st)
+	// The machine may have been in this run before.
+	var last wire.Beat
+	err = m.read(ctx, wire.BeatKey(inv.Run, m.id.ID), &last)
+	switch {
+	case err == nil:
+		st.next, st.segments = last.Session+1, last.Segments
+	case cloud.KindOf(err) != cloud.KindNotFound:
+		return nil, err
+	}
+	return st, nil
+}
+
+// read reads a JSON object.
+func (m *machine) read(ctx context.Context, key string, v any) error {
+	return again(ctx, func(ctx context.Context) error {
+		b, err := m.cfg.Store.Get(ctx, key)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(b, v); err != nil {
+			return &cloud.Error{Op: "read", Resource: key, Kind: cloud.KindCorrupt, Err: err}
+		}
+		return nil
+	})
+}
+
+// sessions lives through the sessions of a stay, and says whether the machine
+// may wait for another run.
+func (st *stay) sessions(ctx context.Context) (pool bool) {
+	for {
+		st.setDraining(false)
+		s := newSession(ctx, st, st.next)
+		st.next++
+		d := s.run(ctx)
+		if d.act != cutOff {
+			return d.pool
+		}
+		if !st.comeBack(ctx) {
+			return false
+		}
+	}
+}
+
+// comeBack waits until the store answers again. False: the grant has lapsed
+// before, or there is no reason to go on.
+func (st *stay) comeBack(ctx context.Context) bool {
+	for {
+		until, changed := st.m.granted()
+		if ctx.Err() != nil || !time.Now().Before(until) {
+			st.m.log.Error("the store did not answer before the grant lapsed")
+			return false
+		}
+		if _, err := st.readControl(ctx); err == nil && st.countSegments(ctx) == nil {
+			until, _ := st.m.granted()
+			return time.Now().Before(until)
+		}
+		wait(ctx, earliest(until, time.Now().Add(2*time.Second)), changed)
+	}
+}
+
+// countSegments finds segments that are stored although nobody could tell: the
+// coordinator finds segments by the number in the beat.
+func (st *stay) countSegments(ctx context.Context) error {
+	for {
+		ctx, cancel := context.WithTimeout(ctx, writeWithin)
+		_, err := st.m.cfg.Store.ReadAt(ctx, wire.SegmentKey(st.run, st.m.id.ID, st.segments+1), make([]byte, 1), 0)
+		cancel()
+		switch {
+		case cloud.KindOf(err) == cloud.KindNotFound:
+			return nil
+		case err != nil:
+			return err
+		}
+		st.segments++
+	}
+}
+
+// worker makes what runs the tasks of a session.
+func (st *stay) worker(s *session) (Worker, error) {
+	st.preparing.Lock()
+	defer st.preparing.Unlock()
+	if st.ready == nil && st.setupErr == nil {
+		begun := time.Now()
+		err := st.prepare(s.work)
+		var bad *SetupError
+		switch {
+		case errors.As(err, &bad):
+			s.log.Error("the pipeline's setup failed", "err", err)
+			st.setupErr = bad
+		case err != nil:
+			return nil, err
+		default:
+			s.log.Info("is prepared", "seconds", time.Since(begun).Seconds())
+		}
+	}
+	if st.setupErr != nil {
+		return &failing{s: s, err: st.setupErr}, nil
+	}
+	cfg := agent.Config{Run: st.ready, Queue: taken{s}, Slots: st.slots, Report: s.report, Logger: s.log, Name: s.m.id.ID,
+		Token: st.header.Token, Look: s.m.cfg.Look}
+	if s.m.cfg.Exe != "" {
+		cfg.Warden = []string{s.m.cfg.Exe, "__warden"}
+	}
+	return s.m.cfg.NewWorker(cfg), nil
+}
+
+// prepare makes the machine ready for the run's tasks.
+func (st *stay) prepare(ctx context.Context) error {
+	m := st.m
+	work, scratch := filepath.Join(st.dir, "work"), filepath.Join(st.dir, "scratch")
+	home := filepath.Join(st.dir, "home")
+	if st.dir != "" {
+		for _, d := range []string{work, scratch, home} {
+			if err := os.MkdirAll(d, 0o700); err != nil {
+				return fmt.Errorf("make a folder for the run: %w", err)
+			}
+		}
+	}
+	job := &Job{Setup: st.setup, Header: st.header, Pipeline: st.pipeline, Store: m.cfg.Store, Dir: work, Scratch: scratch,
+		Software: filepath.Join(m.cfg.Dir, "software"), Machine: m.id.ID, Logger: m.log}
+	var secrets, vars map[string]string
+	var secretErr error
+	var sub sync.WaitGroup
+	sub.Go(func() {
+		if secrets, secretErr = m.resolve(ctx, "secrets", st.setup.Secrets); secretErr == nil {
+			vars, secretErr = m.resolve(ctx, "env_file", st.setup.EnvFile)
+		}
+	})
+	do := m.cfg.Prepare
+	if do == nil {
+		do = Prepare
+	}
+	p, err := do(ctx, job)
+	sub.Wait()
+	if err = errors.Join(err, secretErr); err != nil {
+		return err
+	}
+	env := append([]string(nil), m.cfg.Environ...)
+	if st.dir != "" {
+		env = append(env, "HOME="+home)
+	}
+	env = append(env, p.Env...)
+	for name, v := range vars {
+		env = append(env, name+"="+v)
+	}
+	st.needs.dir = filepath.Join(scratch, "needs")
+	st.ready = &agent.Run{
+		ID: st.run, Pipeline: st.pipeline, Info: *st.header.Info(), Dir: work, Scratch: scratch,
+		Store: m.cfg.Store, Prefix: executor.Prefix(st.run), BaseEnv: env, Secrets: secrets,
+		NoCache: st.setup.NoCache, CacheOn: st.cacheOn(),
+		Items: st.needs.Items, Count: st.needs.Count, Needs: st.needs.Needs, Upstream: st.needs.Upstream,
+		NeedsID: st.needs.NeedsID, Outputs: st.needs.Outputs, Stopped: st.stopped, Place: p.Place,
+	}
+	return nil
+}
+
+func (st *stay) cacheOn() bool {
+	for _, f := range executor.Selected(st.pipeline, st.header.Functions, st.header.Only) {
+		if f.Cache != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// resolve finds the values of references by the variable that they become.
+func (m *machine) resolve(ctx context.Context, what string, refs map[string]string) (map[string]string, error) {
+	values := map[string]string{}
+	for name, ref := range refs {
+		if m.cfg.Secrets == nil {
+			return nil, &SetupError{fmt.Errorf("%s.%s: %s cannot be looked up here", what, name, ref)}
+		}
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+		err := again(ctx, func(ctx context.Context) error {
+			v, err := m.cfg.Secrets(ctx, ref)
+			values[name] = v
+			if k := cloud.KindOf(err); k == cloud.KindDenied || k == cloud.KindOther && err != nil {
+				err = &cloud.Error{Op: "read", Resource: ref, Kind: cloud.KindInvalid, Err: err}
+			}
+			return err
+		})
+		cancel()
+		if err != nil {
+			return nil, &SetupError{fmt.Errorf("%s.%s: %w", what, name, err)}
+		}
+	}
+	return values, nil
+}
+
+// stopped says whether no further task of a function may start.
+func (st *stay) stopped(fn string) bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, s := range st.control.Stopped {
+		if s == fn {
+			return true
+		}
+	}
+	return st.draining
+}
+
+func (st *stay) setDraining(on bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.draining = on
+}
+
+// tidy removes what the run has left: its processes, files and secrets.
+func (st *stay) tidy() {
+	st.ready = nil
+	if st.dir == "" {
+		return
+	}
+	agent.KillLeftovers(st.header.Token)
+	if err := removeAll(st.dir); err != nil {
+		st.m.log.Error("files of the run were not removed", "err", err)
+	}
+}
+
+// removeAll removes a folder, also where a task took away the right to do so.
+func removeAll(dir string) error {
+	err := os.RemoveAll(dir)
+	if err == nil {
+		return nil
+	}
+	_ = filepath.WalkDir(dir, func(p string, d os.DirEntry, _ error) error {
+		if d != nil && d.IsDir() {
+			_ = os.Chmod(p, 0o700)
+		}
+		return nil
+	})
+	return os.RemoveAll(dir)
+}
