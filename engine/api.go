@@ -47,6 +47,9 @@ type ApplyOptions struct {
 	MaxCost   *float64
 	Detach    bool
 	Scheduled time.Time
+	// Confirm is asked before machines are rented; an error of it is returned,
+	// and nothing was recorded. nil: nobody is asked.
+	Confirm func(*Quote) error
 }
 
 // Planned is a checked file with its plan.

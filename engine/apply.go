@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"path/filepath"
 	"sort"
@@ -17,22 +16,15 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/agent"
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/planner"
 	"github.com/coiled-jobs/coiled-jobs/spec"
 	"github.com/coiled-jobs/coiled-jobs/value"
 )
 
-var errNoAWS = errors.New("cloud: aws is not available in this version; --local runs the same file on this machine")
-
 // Apply starts a run of a planned file, or joins, continues or returns the
 // one that o.Key names.
 func (e *Engine) Apply(ctx context.Context, p *Planned, o ApplyOptions) (*Handle, error) {
-	if p.Pipeline.Cloud == "aws" {
-		return nil, errNoAWS
-	}
-	if err := agent.Supported(); err != nil {
-		return nil, fmt.Errorf("cloud: local: %w", err)
-	}
-	if _, err := e.secrets(executor.Selected(p.Pipeline, o.Functions, o.Only)); err != nil {
+	if err := e.mayApply(p, o); err != nil {
 		return nil, err
 	}
 	run := newRunID(p.Pipeline.Name, e.now())
@@ -43,14 +35,67 @@ func (e *Engine) Apply(ctx context.Context, p *Planned, o ApplyOptions) (*Handle
 		}
 		run = id
 	}
-	h, err := e.create(ctx, p, o, run)
+	h, c, err := e.record(ctx, p, o, run)
 	if cloud.KindOf(err) == cloud.KindConflict && o.Key != "" {
 		return e.byKey(ctx, p, o, run) // another process with the key was quicker
 	}
 	if err != nil {
 		return nil, err
 	}
-	return e.start(ctx, h, p.Pipeline, ContinueOptions{Detach: o.Detach}, executor.Begin{Code: e.codes(p.Pipeline, p.Dir)})
+	return e.start(ctx, h, p.Pipeline, ContinueOptions{Detach: o.Detach}, executor.Begin{Code: e.codes(p.Pipeline, p.Dir)}, c)
+}
+
+// mayApply finds out before anything is recorded whether a file can be run here.
+func (e *Engine) mayApply(p *Planned, o ApplyOptions) error {
+	if p.Pipeline.Cloud == "aws" {
+		if err := e.checkAWS(); err != nil {
+			return err
+		}
+		return checkItems(p)
+	}
+	if err := agent.Supported(); err != nil {
+		return fmt.Errorf("cloud: local: %w", err)
+	}
+	_, err := e.secrets(executor.Selected(p.Pipeline, o.Functions, o.Only))
+	return err
+}
+
+// record makes the run, and on aws gathers what it takes along and sends what
+// does not belong to it alone.
+func (e *Engine) record(ctx context.Context, p *Planned, o ApplyOptions, run string) (h *executor.Header, c *cargo, err error) {
+	if p.Pipeline.Cloud != "aws" {
+		h, err = e.create(ctx, p, o, run)
+		return h, nil, err
+	}
+	q, err := e.Quote(ctx, p, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err = e.gather(ctx, &executor.Header{Run: run, Dir: p.Dir, Functions: o.Functions, Only: o.Only}, p.Pipeline, q, itemsOf(p))
+	if err != nil {
+		return nil, nil, err
+	}
+	if o.Confirm != nil {
+		if err := o.Confirm(q); err != nil {
+			return nil, nil, err
+		}
+	}
+	err = allOf(
+		func() (err error) { h, err = e.create(ctx, p, o, run); return err },
+		func() error { return e.upload(ctx, c) },
+	)
+	return h, c, err
+}
+
+// itemsOf is the items that are known of a plan.
+func itemsOf(p *Planned) []planner.Items {
+	var list []planner.Items
+	for _, f := range p.Plan.Functions {
+		if f.Items != nil {
+			list = append(list, f.Items)
+		}
+	}
+	return list
 }
 
 // newRunID is the pipeline's name, the time, and enough chance that no two

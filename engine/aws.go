@@ -63,7 +63,8 @@ type Launch struct {
 	Expires         time.Time // when it is certainly not needed any more
 	MaxLife         time.Duration
 	Arch            string
-	Args            []string // of the program that it runs
+	Agent           string   // hash of the program, as Publish gave it
+	Args            []string // of the program
 	BootLog         string   // the key of its log, if it cannot start
 	Coordinator     bool     // it does not work, it hands out work
 	Hardware        spec.Hardware

@@ -63,7 +63,7 @@ func (e *Engine) Resume(ctx context.Context, run string, o ContinueOptions) (*Ha
 		return nil, usagef("the code of %s has changed since the run began; `resume --code new` goes on with it as it is now, `retry` takes file and code as they are now", fn)
 	}
 	begin := executor.Begin{Reopen: r.Status.Final(), Code: e.codes(p, v.Header.Dir)}
-	return e.start(ctx, v.Header, p, o, begin)
+	return e.start(ctx, v.Header, p, o, begin, nil)
 }
 
 // settled says whether a coordinator works on the run. One that was killed
@@ -118,7 +118,7 @@ func (e *Engine) Retry(ctx context.Context, run string, o ContinueOptions) (*Han
 		return nil, err
 	}
 	begin := executor.Begin{Retry: true, Cause: o.Cause, File: file, Code: e.codes(p, v.Header.Dir)}
-	return e.start(ctx, v.Header, p, o, begin)
+	return e.start(ctx, v.Header, p, o, begin, nil)
 }
 
 // currentFile is the pipeline file as it is now, recorded under a new number
@@ -126,6 +126,10 @@ func (e *Engine) Retry(ctx context.Context, run string, o ContinueOptions) (*Han
 // of the run: an index is always the same item.
 func (e *Engine) currentFile(ctx context.Context, v *executor.View) (*spec.Pipeline, int, error) {
 	h := v.Header
+	if retryRecorded(h) {
+		e.say("the pipeline file of run %s is not on this machine: what is recorded of it is run again", h.Run)
+		return v.Pipeline(), 0, nil
+	}
 	src, err := os.ReadFile(h.File)
 	if err != nil {
 		return nil, 0, usagef("retry takes the pipeline file as it is now: %v", err)
@@ -219,9 +223,12 @@ func itemsHash(it planner.Items) ([32]byte, error) {
 	return [32]byte(h.Sum(nil)), err
 }
 
-// codes is the hash of each function's code as it is now.
+// codes is the hash of each function's code as it is now, as far as it is here.
 func (e *Engine) codes(p *spec.Pipeline, dir string) map[string]string {
 	codes := map[string]string{}
+	if !folderHere(dir) {
+		return codes
+	}
 	for _, f := range p.Functions {
 		if hash, _, err := agent.CodeOf(f, dir); err == nil {
 			codes[f.Name] = hash
@@ -243,15 +250,16 @@ func (e *Engine) changedCode(v *executor.View, p *spec.Pipeline, dir string) str
 	return strings.Join(changed, ", ")
 }
 
-// start begins a session in this process, or a detached coordinator.
-func (e *Engine) start(ctx context.Context, h *executor.Header, p *spec.Pipeline, o ContinueOptions, begin executor.Begin) (*Handle, error) {
+// start begins a session in this process, or a detached coordinator. c is what
+// a run on aws takes along, where that is known already.
+func (e *Engine) start(ctx context.Context, h *executor.Header, p *spec.Pipeline, o ContinueOptions, begin executor.Begin, c *cargo) (*Handle, error) {
 	if h.Cloud == "aws" {
-		return nil, errNoAWS
+		return e.startFleet(ctx, h, p, o, begin, c)
 	}
 	if err := agent.Supported(); err != nil {
 		return nil, fmt.Errorf("cloud: local: %w", err)
 	}
-	if info, err := os.Stat(h.Dir); err != nil || !info.IsDir() {
+	if !folderHere(h.Dir) {
 		return nil, usagef("run %s works in %s, which is not a folder on this machine: continue it where %s applied it", h.Run, h.Dir, h.Owner)
 	}
 	// An old request to cancel is not meant for what begins now.
@@ -261,7 +269,12 @@ func (e *Engine) start(ctx context.Context, h *executor.Header, p *spec.Pipeline
 	if o.Detach {
 		return e.detach(ctx, h, o, begin)
 	}
-	s, err := e.begin(ctx, h, p, h.NoCache || o.NoCache, begin, nil)
+	return e.attend(ctx, h, p, h.NoCache || o.NoCache, begin, nil)
+}
+
+// attend begins a session in this process.
+func (e *Engine) attend(ctx context.Context, h *executor.Header, p *spec.Pipeline, noCache bool, begin executor.Begin, rec *fleetRecord) (*Handle, error) {
+	s, err := e.begin(ctx, h, p, noCache, begin, rec)
 	if cloud.KindOf(err) == cloud.KindConflict {
 		return e.watch(ctx, h.Run, "joined: another process has taken the run")
 	}

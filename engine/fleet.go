@@ -18,14 +18,18 @@ type fleetRecord struct {
 	Region string            `json:"region"` // of queues and secrets
 	Agent  map[string]string `json:"agent"`  // hash of the program, by architecture
 	Kinds  []kindRecord      `json:"kinds"`
+	// MaxCost is a limit that a resume or retry gave.
+	MaxCost *float64 `json:"max_cost,omitempty"`
 }
 
-// kindRecord is a kind of machines. Its hardware is in the pipeline.
+// kindRecord is a kind of machines.
 type kindRecord struct {
 	Base    string            `json:"base"`
 	Region  string            `json:"region"`
 	Choices []hardware.Choice `json:"choices"` // best first, never empty
 	Setup   wire.Setup        `json:"setup"`
+	// Hardware is what the file says, as far as it goes into launches.
+	Hardware spec.Hardware `json:"hardware"`
 }
 
 func (k *kindRecord) arch() string { return k.Choices[0].Arch }
@@ -63,20 +67,12 @@ func loadFleet(ctx context.Context, store cloud.Store, run string) (*fleetRecord
 // coordinator.
 func (rec *fleetRecord) save(ctx context.Context, store cloud.Store, run string) error {
 	err := together(len(rec.Kinds), func(i int) error {
-		b, err := json.Marshal(rec.Kinds[i].Setup)
-		if err != nil {
-			return err
-		}
-		return store.Put(ctx, wire.SetupKey(run, rec.Kinds[i].Setup.Kind), b)
+		return writeJSON(ctx, store, wire.SetupKey(run, rec.Kinds[i].Setup.Kind), rec.Kinds[i].Setup)
 	})
 	if err != nil {
 		return err
 	}
-	b, err := json.Marshal(rec)
-	if err != nil {
-		return err
-	}
-	return store.Put(ctx, fleetKey(run), b)
+	return writeJSON(ctx, store, fleetKey(run), rec)
 }
 
 // settle gives the kinds their pools and names, once everything else is known
@@ -88,6 +84,7 @@ func (rec *fleetRecord) settle(h *executor.Header, p *spec.Pipeline, store strin
 			if r.Base != k.Base {
 				continue
 			}
+			r.Hardware = k.Hardware
 			parts := partsOf(k.Hardware)
 			parts.Region, parts.Software, parts.Agent = r.Region, r.Setup.SoftwareID, rec.Agent[r.arch()]
 			parts.Store, parts.Pipeline, parts.Owner = store, h.Pipeline, h.Owner
@@ -101,4 +98,13 @@ func (rec *fleetRecord) settle(h *executor.Header, p *spec.Pipeline, store strin
 			s.Kind = nameKind(r.Base, *s)
 		}
 	}
+}
+
+// writeJSON puts v into the store.
+func writeJSON(ctx context.Context, store cloud.Store, key string, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return store.Put(ctx, key, b)
 }

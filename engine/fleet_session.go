@@ -2,15 +2,270 @@ package engine
 
 import (
 	"context"
-	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"time"
 
+	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/fleet"
+	"github.com/coiled-jobs/coiled-jobs/hardware"
 	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/task"
+	"github.com/coiled-jobs/coiled-jobs/wire"
 )
 
 // fleetSession is the machines of a session.
-type fleetSession struct{}
+type fleetSession struct {
+	e        *Engine
+	h        *executor.Header
+	rec      *fleetRecord
+	fleet    *fleet.Fleet
+	machines *regions
+}
 
-func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pipeline, begin executor.Begin, rec *fleetRecord) (*session, error) {
-	return nil, errors.New("not yet")
+// handing is the queue of a coordinator, whose fleet is made after it.
+type handing struct{ cloud.Queue }
+
+// beginFleet takes a run's journal and starts to work on it with rented
+// machines.
+func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pipeline, begin executor.Begin, rec *fleetRecord) (began *session, err error) {
+	scratch, err := scratchFolder(h.Run)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if began == nil {
+			os.RemoveAll(scratch)
+		}
+	}()
+	s := openSession(ctx)
+	f := &fleetSession{e: e, h: h, rec: rec}
+	s.fleet = f
+	self, _ := e.identity(ctx)
+	if f.machines, err = e.openMachines(ctx, h, p, rec, self); err != nil {
+		return nil, err
+	}
+	kinds, err := rec.kinds(executor.Selected(p, h.Functions, h.Only))
+	if err != nil {
+		return nil, err
+	}
+	queue := &handing{}
+	host, _ := os.Hostname()
+	s.coord, err = executor.NewCoordinator(ctx, executor.Config{
+		Store: e.Store, Queue: queue, Header: h, Pipeline: p, Inputs: e.inputs(h.Dir, h.Info()),
+		Slots: 1, CPUs: runtime.NumCPU(), Scratch: scratch, Host: host, PID: os.Getpid(), Begin: begin,
+		StopWork: func() { f.fleet.StopWork() }, Notice: s.notice, Live: func() []task.Live { return f.fleet.Live() }, Now: e.Now,
+		Remote: &executor.RemoteConfig{
+			Capacity: func(fn string) int { return f.fleet.Capacity(fn) },
+			Close:    func(ctx context.Context, _ executor.RunStatus) { f.close(ctx, s.notice) },
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	p = s.coord.Pipeline()
+	f.fleet = fleet.New(fleet.Config{
+		Run: h.Run, Epoch: s.coord.Epoch, Store: e.Store, Machines: f.machines, Coordinator: s.coord,
+		OpenQueue: func(ctx context.Context, name string) (fleet.Queue, error) {
+			return e.AWS.OpenQueue(ctx, rec.Region, h.Run, name)
+		},
+		JoinQueue: func(ctx context.Context, url string) (cloud.Queue, error) { return e.AWS.JoinQueue(ctx, url) },
+		Kinds:     kinds, Limits: e.limits(p, rec, h, s.coord.Machines()), Unattended: p.Limits.Unattended, Expect: expected(p),
+		Tidy: f.tidy, Notice: func(text string) { s.notice(machineNotice(text)) },
+	})
+	queue.Queue = f.fleet.Queue()
+	s.live = f.fleet.Live
+	if self.ID != "" {
+		f.countSelf(s, self)
+	}
+	f.fleet.Start(s.ctx)
+	go s.run(func() error {
+		os.RemoveAll(scratch)
+		return nil
+	})
+	return s, nil
+}
+
+// identity is the machine this process is on, if it was rented for a run.
+func (e *Engine) identity(ctx context.Context) (cloud.Machine, bool) {
+	if e.AWS.Identity == nil {
+		return cloud.Machine{}, false
+	}
+	return e.AWS.Identity(ctx)
+}
+
+// noticeMachines is the kind of a notice about machines.
+const noticeMachines executor.NoticeKind = "machines"
+
+// machineNotice is a line about machines.
+func machineNotice(text string) executor.Notice {
+	return executor.Notice{Time: time.Now(), Kind: noticeMachines, Text: text}
+}
+
+// countSelf records the machine of the coordinator: it costs money too.
+func (f *fleetSession) countSelf(s *session, self cloud.Machine) {
+	m := task.Machine{ID: self.ID, Kind: coordinatorKind, Type: self.Type, Zone: self.Zone, Price: self.PricePerHour, Joined: self.Launched}
+	if m.Joined.IsZero() {
+		m.Joined = f.e.now()
+	}
+	go s.coord.MachineChanged(m) // it waits for the loop, which begins later
+}
+
+// coordinatorKind is the kind of the machine that a detached coordinator is on.
+const coordinatorKind = "coordinator"
+
+// close ends the run for its machines and tells what is left.
+func (f *fleetSession) close(ctx context.Context, tell func(executor.Notice)) {
+	left, err := f.fleet.Close(ctx)
+	if err != nil {
+		tell(executor.Notice{Time: time.Now(), Kind: executor.NoticeWarning, Text: fmt.Sprintf(
+			"releasing the machines: %v; what is left is removed by `coiled-jobs gc`, and powers off by itself", err)})
+	}
+	tell(machineNotice(leftText(left)))
+}
+
+// leftText is what the cloud says is left of a run's machines.
+func leftText(left fleet.Left) string {
+	switch {
+	case len(left.Alive) > 0:
+		return fmt.Sprintf("%d machines are still there and end by themselves: %s", len(left.Alive), joinSome(left.Alive))
+	case left.Waiting == 1:
+		return fmt.Sprintf("1 machine waits until %s for another run", left.Until)
+	case left.Waiting > 1:
+		return fmt.Sprintf("%d machines wait until %s for another run", left.Waiting, left.Until)
+	}
+	return "0 machines left"
+}
+
+func joinSome(names []string) string {
+	text := ""
+	for i, n := range names {
+		if i == 5 {
+			return text + fmt.Sprintf(" and %d more", len(names)-i)
+		}
+		if i > 0 {
+			text += ", "
+		}
+		text += n
+	}
+	return text
+}
+
+// tidy removes what a run has beside its machines. While some of these wait for
+// another run, what they were launched with stays: they are found by it.
+func (f *fleetSession) tidy(ctx context.Context, waiting bool) error {
+	return allOf(
+		func() error { return f.e.AWS.DeleteSecrets(ctx, f.rec.Region, f.h.Run) },
+		func() error {
+			if waiting {
+				return nil
+			}
+			return f.machines.Clean(ctx, f.h.Run)
+		},
+	)
+}
+
+// openMachines opens the regions of a run.
+func (e *Engine) openMachines(ctx context.Context, h *executor.Header, p *spec.Pipeline, rec *fleetRecord, self cloud.Machine) (*regions, error) {
+	names := map[string]bool{}
+	for _, k := range rec.Kinds {
+		names[k.Region] = true
+	}
+	by := map[string]Machines{}
+	for region := range names {
+		m, err := e.AWS.Machines(ctx, region, h.Run, e.Store, func(s cloud.MachineSpec) (Launch, error) { return e.launch(h, p, rec, s) })
+		if err != nil {
+			return nil, err
+		}
+		by[region] = m
+	}
+	return newRegions(rec.Region, self.ID, by), nil
+}
+
+// launch says what goes into the machines of a spec.
+func (e *Engine) launch(h *executor.Header, p *spec.Pipeline, rec *fleetRecord, s cloud.MachineSpec) (Launch, error) {
+	i := slices.IndexFunc(rec.Kinds, func(k kindRecord) bool { return k.Setup.Pool == s.Pool })
+	if i < 0 {
+		return Launch{}, &cloud.Error{Op: "launch", Resource: "machines of " + h.Run, Kind: cloud.KindInvalid,
+			Err: fmt.Errorf("no kind of them has the pool %s", s.Pool)}
+	}
+	k := &rec.Kinds[i]
+	l := Launch{Pipeline: h.Pipeline, Owner: h.Owner, MaxLife: k.Setup.MaxLife, Arch: k.arch(), BootLog: wire.BootLogKey(h.Run, k.Setup.Kind),
+		Agent: rec.Agent[k.arch()], Hardware: k.Hardware,
+		Args: []string{"__agent", "--store", e.Store.URL(), "--run", h.Run, "--kind", k.Setup.Kind}}
+	l.Expires = e.now().Truncate(time.Hour).Add(l.MaxLife + 2*time.Hour)
+	return l, nil
+}
+
+// kinds is what a fleet is told of the kinds of machines.
+func (rec *fleetRecord) kinds(fs []*spec.Function) ([]fleet.Kind, error) {
+	var all []fleet.Kind
+	for _, k := range kindsOf(fs) {
+		i := slices.IndexFunc(rec.Kinds, func(r kindRecord) bool { return r.Base == k.Base })
+		if i < 0 {
+			return nil, fmt.Errorf("nothing is recorded of the machines for %s: start the run anew, or continue it where the pipeline file is, with --code new", k.Base)
+		}
+		all = append(all, rec.Kinds[i].fleet(k))
+	}
+	return all, nil
+}
+
+func (r *kindRecord) fleet(k *kind) fleet.Kind {
+	disk := diskOf(k.Hardware)
+	rates := hardware.RatesOf(r.Region)
+	f := fleet.Kind{
+		Name: r.Setup.Kind, Functions: k.Functions, Setup: r.Setup, Pool: r.Setup.Pool,
+		Spot: k.Hardware.SpotPolicy, Region: r.Region, DiskGB: disk, Tags: k.Hardware.Tags,
+		Min: k.Hardware.Workers[0], Max: k.Hardware.Workers[1],
+		Slots: func(t string) int {
+			if c := r.choice(t); c != nil {
+				return c.Slots(r.Setup.Threads)
+			}
+			return max(1, r.Setup.Threads)
+		},
+		VCPUs: func(t string) int {
+			if c := r.choice(t); c != nil {
+				return c.VCPUs
+			}
+			return 0
+		},
+		Price: func(t string, spot bool) float64 {
+			if c := r.choice(t); c != nil {
+				return rates.MachineHour(c.Offer.Price("", spot), disk)
+			}
+			return 0
+		},
+		Memory: r.Choices[0].MemoryMiB << 20,
+	}
+	for _, c := range r.Choices {
+		f.Types = append(f.Types, c.Name)
+	}
+	return f
+}
+
+// limits bound what a run rents from now on.
+func (e *Engine) limits(p *spec.Pipeline, rec *fleetRecord, h *executor.Header, past []task.Machine) fleet.Limits {
+	limit := h.MaxCost
+	if rec.MaxCost != nil {
+		limit = rec.MaxCost
+	}
+	l := fleet.Limits{Cost: costLimit(p, limit), Machines: p.Limits.Machines, VCPUs: p.Limits.VCPUs, Past: past}
+	if p.Limits.Duration > 0 {
+		l.Deadline = e.now().Add(p.Limits.Duration)
+	}
+	return l
+}
+
+// expected is how long tasks take, where the file says so.
+func expected(p *spec.Pipeline) map[string]time.Duration {
+	by := map[string]time.Duration{}
+	for _, f := range p.Functions {
+		if f.Expect > 0 {
+			by[f.Name] = f.Expect
+		}
+	}
+	return by
 }

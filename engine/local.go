@@ -106,8 +106,14 @@ func (e *Engine) baseEnv(p *spec.Pipeline, dir string) ([]string, error) {
 			env = append(env, kv)
 		}
 	}
+	vars, err := envFileVars(p, dir)
+	return append(env, vars...), err
+}
+
+// envFileVars is the variables of env_file ("NAME=value").
+func envFileVars(p *spec.Pipeline, dir string) ([]string, error) {
 	if p.EnvFile == "" {
-		return env, nil
+		return nil, nil
 	}
 	path := p.EnvFile
 	if !filepath.IsAbs(path) {
@@ -121,7 +127,7 @@ func (e *Engine) baseEnv(p *spec.Pipeline, dir string) ([]string, error) {
 	if err != nil {
 		return nil, usagef("env_file %s: %v", path, err)
 	}
-	return append(env, vars...), nil
+	return vars, nil
 }
 
 // parseEnvFile reads NAME=value lines as docker and dotenv files have them:

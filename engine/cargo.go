@@ -1,0 +1,240 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/coiled-jobs/coiled-jobs/agent"
+	"github.com/coiled-jobs/coiled-jobs/bundle"
+	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/planner"
+	"github.com/coiled-jobs/coiled-jobs/spec"
+)
+
+// cargo is what a run takes along from this computer. Gathering it finds what
+// is wrong before the run exists; sending it is the slow part.
+type cargo struct {
+	quote *Quote
+	code  []*bundle.Manifest // of each kind of quote
+	// values are secrets and variables of env_file, by the name under which
+	// they are kept for the run.
+	values map[string]string
+	// secrets are what machines look up themselves, by variable; kept those of
+	// the caller's environment, and envFile the variables of env_file: variable
+	// to name in values.
+	secrets, kept, envFile map[string]string
+	files                  map[string]bool // local file items, by path
+
+	// Known when it was sent:
+	keys  []string          // of the code of each kind
+	agent map[string]string // hash of the program by architecture
+}
+
+// gather finds out what a run takes along. items are those of its maps, as far
+// as they are known.
+func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipeline, q *Quote, items []planner.Items) (*cargo, error) {
+	c := &cargo{quote: q, files: map[string]bool{}, agent: map[string]string{}}
+	if err := e.gatherSecrets(c, p, h); err != nil {
+		return nil, err
+	}
+	for _, it := range items {
+		err := it.Each(0, it.Len(), func(_ int, item any) error {
+			return eachLocal(item, func(path string) error {
+				c.files[path] = true
+				return nil
+			})
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	c.code = make([]*bundle.Manifest, len(q.Kinds))
+	err := together(len(q.Kinds), func(i int) error {
+		m, err := e.scan(ctx, h.Dir, p, q.Kinds[i].kind, c.files)
+		c.code[i] = m
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.tellLeftOut(c.code)
+	return c, nil
+}
+
+// scan finds the files that travel for a kind: those of files, and the code
+// that its functions name.
+func (e *Engine) scan(ctx context.Context, dir string, p *spec.Pipeline, k *kind, items map[string]bool) (*bundle.Manifest, error) {
+	extra := map[string]bool{}
+	for _, name := range k.Functions {
+		_, files, err := agent.CodeOf(p.Function(name), dir)
+		if err != nil {
+			continue // the task will say what is the matter
+		}
+		for path := range files {
+			extra[path] = true
+		}
+	}
+	// The variables of env_file are handed over like secrets.
+	o := bundle.Options{CacheDir: e.cacheDir(), Without: func(path string) bool { return items[path] || path == filepath.ToSlash(p.EnvFile) }}
+	var m *bundle.Manifest
+	for i := len(k.Files) - 1; i >= 0; i-- { // what one function has, all have
+		var err error
+		m, err = bundle.Scan(ctx, dir, k.Files[i], slices.Sorted(maps.Keys(extra)), o)
+		if err != nil {
+			return nil, usagef("files beside the pipeline file: %v", err)
+		}
+		for _, f := range m.Entries {
+			extra[f.Path] = true
+		}
+	}
+	return m, nil
+}
+
+func (e *Engine) cacheDir() string { return filepath.Join(e.StateDir, "cache") }
+
+// tellLeftOut says which files were not sent because they look like secrets.
+func (e *Engine) tellLeftOut(code []*bundle.Manifest) {
+	seen := map[string]bool{}
+	var names []string
+	for _, m := range code {
+		for _, l := range m.Left {
+			if !seen[l.Path] {
+				seen[l.Path] = true
+				names = append(names, l.Path)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	text := strings.Join(names[:min(5, len(names))], ", ")
+	if n := len(names) - 5; n > 0 {
+		text += fmt.Sprintf(" and %d more", n)
+	}
+	e.say("left out, as they look like secrets: %s; name them in files.include to send them, or hand values over with secrets", text)
+}
+
+// say tells the caller something that belongs to no run.
+func (e *Engine) say(format string, args ...any) {
+	if e.Stderr != nil {
+		fmt.Fprintf(e.Stderr, format+"\n", args...)
+	}
+}
+
+// envFilePrefix tells variables of env_file from secrets of the same name.
+const envFilePrefix = "env_file_"
+
+// gatherSecrets finds the values that machines get by reference.
+func (e *Engine) gatherSecrets(c *cargo, p *spec.Pipeline, h *executor.Header) error {
+	fs := executor.Selected(p, h.Functions, h.Only)
+	c.values, c.secrets, c.kept, c.envFile = map[string]string{}, map[string]string{}, map[string]string{}, map[string]string{}
+	var here []*spec.Function
+	for _, f := range fs {
+		g := &spec.Function{}
+		for _, s := range f.Secrets {
+			if s.Ref == "" {
+				g.Secrets = append(g.Secrets, s)
+			} else {
+				c.secrets[s.Name] = s.Ref
+			}
+		}
+		here = append(here, g)
+	}
+	values, err := e.secrets(here)
+	if err != nil {
+		return err
+	}
+	for name, v := range values {
+		c.values[name], c.kept[name] = v, name
+	}
+	vars, err := envFileVars(p, h.Dir)
+	if err != nil {
+		return err
+	}
+	for _, kv := range vars {
+		name, v, _ := strings.Cut(kv, "=")
+		c.values[envFilePrefix+name], c.envFile[name] = v, envFilePrefix+name
+	}
+	return nil
+}
+
+// upload sends what does not belong to the run alone: code, files, program.
+func (e *Engine) upload(ctx context.Context, c *cargo) error {
+	archs := map[string]bool{}
+	for _, k := range c.quote.Kinds {
+		archs[k.choices[0].Arch] = true
+	}
+	names := slices.Sorted(maps.Keys(archs))
+	sums := make([]string, len(names))
+	c.keys = make([]string, len(c.code))
+	err := allOf(
+		func() error {
+			return together(len(names), func(i int) (err error) {
+				sums[i], err = e.AWS.Publish(ctx, e.Store, names[i])
+				return err
+			})
+		},
+		func() error {
+			return together(len(c.code), func(i int) error {
+				for j := range i {
+					if c.code[j].Hash == c.code[i].Hash {
+						return nil // filled in below
+					}
+				}
+				key, _, err := bundle.Push(ctx, e.Store, c.code[i])
+				c.keys[i] = key
+				return err
+			})
+		},
+	)
+	if err != nil {
+		return err
+	}
+	for i, m := range c.code {
+		c.keys[i] = m.Key()
+	}
+	for i, name := range names {
+		c.agent[name] = sums[i]
+	}
+	return nil
+}
+
+// settle keeps the secrets of a run and records what its machines are made of.
+func (e *Engine) settle(ctx context.Context, h *executor.Header, p *spec.Pipeline, c *cargo, noCache bool) (*fleetRecord, error) {
+	rec := &fleetRecord{Region: c.quote.Kinds[0].Region, Agent: c.agent}
+	secrets, envFile, err := e.keepSecrets(ctx, h.Run, rec.Region, c)
+	if err != nil {
+		return nil, err
+	}
+	for i := range c.quote.Kinds {
+		k := &c.quote.Kinds[i]
+		r := kindRecord{Base: k.kind.Base, Region: k.Region, Choices: k.choices}
+		r.Setup.Code, r.Setup.Secrets, r.Setup.EnvFile, r.Setup.NoCache = c.keys[i], secrets, envFile, noCache
+		r.Setup.Software = &k.kind.Software
+		rec.Kinds = append(rec.Kinds, r)
+	}
+	rec.settle(h, p, e.Store.URL())
+	return rec, rec.save(ctx, e.Store, h.Run)
+}
+
+// keepSecrets gives the references of secrets and of env_file, by variable.
+func (e *Engine) keepSecrets(ctx context.Context, run, region string, c *cargo) (secrets, envFile map[string]string, err error) {
+	refs := map[string]string{}
+	if len(c.values) > 0 {
+		if refs, err = e.AWS.PutSecrets(ctx, region, run, c.values); err != nil {
+			return nil, nil, err
+		}
+	}
+	secrets, envFile = maps.Clone(c.secrets), map[string]string{}
+	for name, key := range c.kept {
+		secrets[name] = refs[key]
+	}
+	for name, key := range c.envFile {
+		envFile[name] = refs[key]
+	}
+	return secrets, envFile, nil
+}
