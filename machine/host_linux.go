@@ -50,6 +50,11 @@ func (h *EC2) Identity(ctx context.Context) (Identity, error) {
 	return id, err
 }
 
+// Region is where the machine is, as the metadata service says.
+func (h *EC2) Region(ctx context.Context) (string, error) {
+	return h.meta.get(ctx, "meta-data/placement/region")
+}
+
 // Notice asks whether the machine is taken back.
 func (h *EC2) Notice(ctx context.Context) (time.Time, error) { return h.meta.notice(ctx) }
 

@@ -22,6 +22,9 @@ func NewEC2(_, _, _ string, _ *slog.Logger) *EC2 { return &EC2{} }
 // Identity refuses.
 func (h *EC2) Identity(context.Context) (Identity, error) { return Identity{}, errSystem }
 
+// Region refuses.
+func (h *EC2) Region(context.Context) (string, error) { return "", errSystem }
+
 // Notice refuses.
 func (h *EC2) Notice(context.Context) (time.Time, error) { return time.Time{}, errSystem }
 

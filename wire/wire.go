@@ -38,6 +38,9 @@ type Setup struct {
 	// Code is the key of the manifest of the files next to the pipeline file
 	// (package bundle); they are unpacked into the working directory of tasks.
 	Code string `json:"code,omitempty"`
+	// Files is the key of the index of local files that maps fan out over
+	// (package bundle): each lies at its path for its task. "": there are none.
+	Files string `json:"files,omitempty"`
 	// Software is what has to be installed; its files are among those of Code.
 	Software *spec.Software `json:"software,omitempty"`
 	// SoftwareID is the hash under which a built environment is shared; "" if

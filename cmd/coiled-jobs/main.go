@@ -26,6 +26,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if code, ok := runHelper(args); ok {
 		return code
 	}
+	if code, ok := machineHelper(args, stderr); ok {
+		return code
+	}
 	a := newApp(stdin, stdout, stderr, environ)
 	ctx, stop := a.watchSignals(ctx)
 	defer stop()
