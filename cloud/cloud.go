@@ -134,7 +134,12 @@ type MachineSpec struct {
 	Region string            // empty: the default
 	DiskGB int               // root disk
 	Tags   map[string]string // on everything that is created
+	Role   string            // "": it runs tasks; RoleCoordinator
 }
+
+// RoleCoordinator is the role of a machine that a detached run's coordinator
+// lives on. It runs no tasks.
+const RoleCoordinator = "coordinator"
 
 // Machine is a rented (or this) machine.
 type Machine struct {
@@ -143,6 +148,7 @@ type Machine struct {
 	State                     string // pending | running | ended
 	Launched                  time.Time
 	PricePerHour              float64 // dollars
+	Role                      string  // as it was launched
 }
 
 // Machines rents and releases machines.
@@ -151,7 +157,8 @@ type Machines interface {
 	// with an error of KindNoCapacity or KindQuota is a normal outcome.
 	Launch(ctx context.Context, spec MachineSpec) ([]Machine, error)
 	// List finds the machines of a run (all of this program's if run is "")
-	// by what the cloud says, not by what was recorded.
+	// by what the cloud says, not by what was recorded. Those of a run are the
+	// ones that run tasks: the machine of its coordinator is only among all.
 	List(ctx context.Context, run string) ([]Machine, error)
 	// Terminate ends machines. One that is already gone is not an error and
 	// does not spare the others.

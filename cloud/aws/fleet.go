@@ -153,7 +153,7 @@ func (m *Machines) fleet(ctx context.Context, in Intent) ([]cloud.Machine, []poo
 		}
 		for _, id := range i.InstanceIds {
 			list = append(list, cloud.Machine{ID: id, Run: in.Run, Pool: in.Pool, Type: string(i.InstanceType), Zone: zone,
-				Spot: in.Market == marketSpot, State: "pending", Launched: now,
+				Spot: in.Market == marketSpot, State: "pending", Launched: now, Role: in.Tags[tagRole],
 				PricePerHour: m.price(string(i.InstanceType), zone, in.Market == marketSpot)})
 		}
 	}

@@ -111,6 +111,10 @@ func tagsOf(spec cloud.MachineSpec, t Template) map[string]string {
 	set(tagPool, spec.Pool)
 	set(tagPipeline, t.Pipeline)
 	set(tagOwner, t.Owner)
+	set(tagRole, spec.Role)
+	if tagValue.MatchString(t.Store) {
+		set(tagStore, t.Store)
+	}
 	if !t.Expires.IsZero() {
 		set(tagExpires, t.Expires.UTC().Format(time.RFC3339))
 	}

@@ -26,6 +26,8 @@ const (
 	tagOwner    = "coiled-jobs:owner"
 	tagExpires  = "coiled-jobs:expires-at"
 	tagLaunch   = "coiled-jobs:launch" // which call of Launch it was
+	tagRole     = "coiled-jobs:role"   // none: it runs tasks
+	tagStore    = "coiled-jobs:store"  // where its run is
 	tagName     = "Name"
 )
 
@@ -42,6 +44,8 @@ type ec2API interface {
 	DescribeSubnets(context.Context, *ec2.DescribeSubnetsInput, ...func(*ec2.Options)) (*ec2.DescribeSubnetsOutput, error)
 	DescribeSecurityGroups(context.Context, *ec2.DescribeSecurityGroupsInput, ...func(*ec2.Options)) (*ec2.DescribeSecurityGroupsOutput, error)
 	CreateSecurityGroup(context.Context, *ec2.CreateSecurityGroupInput, ...func(*ec2.Options)) (*ec2.CreateSecurityGroupOutput, error)
+	DescribeFleets(context.Context, *ec2.DescribeFleetsInput, ...func(*ec2.Options)) (*ec2.DescribeFleetsOutput, error)
+	CreateTags(context.Context, *ec2.CreateTagsInput, ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error)
 	DescribeTags(context.Context, *ec2.DescribeTagsInput, ...func(*ec2.Options)) (*ec2.DescribeTagsOutput, error)
 }
 
@@ -72,6 +76,7 @@ type MachinesOptions struct {
 // Template is what goes into a machine beside its MachineSpec.
 type Template struct {
 	Pipeline, Owner string    // for tags
+	Store           string    // for tags: the store of the run
 	Expires         time.Time // for tags; zero: none
 	UserData        []byte
 	Image           string   // an AMI; empty: the newest Amazon Linux 2023
@@ -160,6 +165,14 @@ var liveStates = filter("instance-state-name", "pending", "running", "shutting-d
 
 // List finds the machines of a run by their tags; those of all runs if run is "".
 func (m *Machines) List(ctx context.Context, run string) ([]cloud.Machine, error) {
+	list, err := m.list(ctx, run)
+	if run != "" {
+		list = slices.DeleteFunc(list, func(x cloud.Machine) bool { return x.Role != "" })
+	}
+	return list, err
+}
+
+func (m *Machines) list(ctx context.Context, run string) ([]cloud.Machine, error) {
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -226,9 +239,15 @@ func (m *Machines) List(ctx context.Context, run string) ([]cloud.Machine, error
 	return list, nil
 }
 
-// describe lists instances, page by page.
+// describe lists machines.
 func (m *Machines) describe(ctx context.Context, filters ...types.Filter) ([]cloud.Machine, error) {
 	var list []cloud.Machine
+	err := m.eachInstance(ctx, func(i types.Instance) { list = append(list, m.machine(i)) }, filters...)
+	return list, err
+}
+
+// eachInstance asks for instances, page by page.
+func (m *Machines) eachInstance(ctx context.Context, yield func(types.Instance), filters ...types.Filter) error {
 	in := &ec2.DescribeInstancesInput{Filters: filters, MaxResults: aws.Int32(pageSize)}
 	for {
 		var out *ec2.DescribeInstancesOutput
@@ -237,15 +256,15 @@ func (m *Machines) describe(ctx context.Context, filters ...types.Filter) ([]clo
 			return err
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, r := range out.Reservations {
 			for _, i := range r.Instances {
-				list = append(list, m.machine(i))
+				yield(i)
 			}
 		}
 		if aws.ToString(out.NextToken) == "" {
-			return list, nil
+			return nil
 		}
 		in.NextToken = out.NextToken
 	}
@@ -266,6 +285,8 @@ func (m *Machines) machine(i types.Instance) cloud.Machine {
 			x.Run = aws.ToString(t.Value)
 		case tagPool:
 			x.Pool = aws.ToString(t.Value)
+		case tagRole:
+			x.Role = aws.ToString(t.Value)
 		}
 	}
 	x.PricePerHour = m.price(x.Type, x.Zone, x.Spot)

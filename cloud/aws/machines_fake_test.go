@@ -39,6 +39,7 @@ type fakeEC2 struct {
 	groups    map[string]string
 	fleets    map[string][]string
 	requests  []*ec2.CreateFleetInput
+	retagged  map[string]map[string]string // by machine
 	parameter int
 }
 
@@ -48,7 +49,7 @@ type fakeTemplate struct {
 }
 
 func newFakeEC2(r *cloudtest.Region) *fakeEC2 {
-	return &fakeEC2{region: r, templates: map[string]fakeTemplate{}, groups: map[string]string{}, fleets: map[string][]string{}}
+	return &fakeEC2{region: r, templates: map[string]fakeTemplate{}, groups: map[string]string{}, fleets: map[string][]string{}, retagged: map[string]map[string]string{}}
 }
 
 func apiErr(code, message string) error {
@@ -253,6 +254,45 @@ func (f *fakeEC2) DeleteFleets(_ context.Context, in *ec2.DeleteFleetsInput, _ .
 	return out, nil
 }
 
+func (f *fakeEC2) DescribeFleets(_ context.Context, in *ec2.DescribeFleetsInput, _ ...func(*ec2.Options)) (*ec2.DescribeFleetsOutput, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := &ec2.DescribeFleetsOutput{}
+	for _, id := range in.FleetIds {
+		machines, ok := f.fleets[id]
+		if !ok {
+			return nil, apiErr("InvalidFleetId.NotFound", "The fleet ID "+id+" does not exist.")
+		}
+		out.Fleets = append(out.Fleets, types.FleetData{FleetId: &id, CreateTime: aws.Time(time.Now()), Instances: []types.DescribeFleetsInstances{{InstanceIds: machines}}})
+	}
+	return out, nil
+}
+
+func (f *fakeEC2) CreateTags(_ context.Context, in *ec2.CreateTagsInput, _ ...func(*ec2.Options)) (*ec2.CreateTagsOutput, error) {
+	live := map[string]bool{}
+	for _, i := range f.region.Live() {
+		live[i.ID] = true
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, id := range in.Resources {
+		if !live[id] {
+			return nil, apiErr("InvalidInstanceID.NotFound", "The instance ID '"+id+"' does not exist")
+		}
+	}
+	for _, id := range in.Resources {
+		tags := maps.Clone(f.retagged[id])
+		if tags == nil {
+			tags = map[string]string{}
+		}
+		for _, t := range in.Tags {
+			tags[*t.Key] = *t.Value
+		}
+		f.retagged[id] = tags
+	}
+	return &ec2.CreateTagsOutput{}, nil
+}
+
 func (f *fakeEC2) DescribeTags(_ context.Context, in *ec2.DescribeTagsInput, _ ...func(*ec2.Options)) (*ec2.DescribeTagsOutput, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -268,8 +308,16 @@ func (f *fakeEC2) DescribeTags(_ context.Context, in *ec2.DescribeTagsInput, _ .
 
 func (f *fakeEC2) DescribeInstances(_ context.Context, in *ec2.DescribeInstancesInput, _ ...func(*ec2.Options)) (*ec2.DescribeInstancesOutput, error) {
 	states := map[string]types.InstanceStateName{"pending": "pending", "running": "running", "ended": "terminated"}
+	f.mu.Lock()
+	retagged := maps.Clone(f.retagged)
+	f.mu.Unlock()
+	tags := func(i cloudtest.Instance) map[string]string {
+		all := maps.Clone(i.Tags)
+		maps.Copy(all, retagged[i.ID])
+		return all
+	}
 	list, err := f.region.Describe(func(i cloudtest.Instance) bool {
-		return matches(in.Filters, i.Tags, map[string]string{"instance-id": i.ID, "instance-state-name": string(states[f.region.State(i)])})
+		return matches(in.Filters, tags(i), map[string]string{"instance-id": i.ID, "instance-state-name": string(states[f.region.State(i)])})
 	})
 	if err != nil {
 		return nil, apiFailure(err)
@@ -287,7 +335,7 @@ func (f *fakeEC2) DescribeInstances(_ context.Context, in *ec2.DescribeInstances
 		if i.Spot {
 			x.InstanceLifecycle = types.InstanceLifecycleTypeSpot
 		}
-		for k, v := range i.Tags {
+		for k, v := range tags(i) {
 			x.Tags = append(x.Tags, types.Tag{Key: &k, Value: &v})
 		}
 		out.Reservations = append(out.Reservations, types.Reservation{Instances: []types.Instance{x}})

@@ -376,7 +376,7 @@ func TestListAndTerminate(t *testing.T) {
 			t.Error(err)
 		}
 		// Now too young even for its tags: its fleet ends it.
-		if err := m.deleteFleets(t.Context(), "run"); err != nil || len(f.region.Live()) != 0 {
+		if err := m.deleteFleets(t.Context(), "run", nil); err != nil || len(f.region.Live()) != 0 {
 			t.Errorf("by fleet: %v, %d live", err, len(f.region.Live()))
 		}
 	})
