@@ -13,6 +13,7 @@ import (
 	"github.com/sethvargo/go-retry"
 
 	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/schedule"
 	"github.com/coiled-jobs/coiled-jobs/spec"
 )
 
@@ -37,18 +38,67 @@ func (e *Engine) notify(h *executor.Header, p *spec.Pipeline, r executor.Report)
 		if !slices.Contains(n.On, event) {
 			continue
 		}
-		if err := e.post(p, h, n, r); err != nil && e.Stderr != nil {
-			fmt.Fprintf(e.Stderr, "warning: notify: %v\n", err)
+		if err := e.post(p, h, n, r); err != nil {
+			e.warnNotify(err)
 		}
 	}
 }
 
+func (e *Engine) warnNotify(err error) {
+	if e.Stderr != nil {
+		fmt.Fprintf(e.Stderr, "warning: notify: %v\n", err)
+	}
+}
+
+// notifyMissed tells the webhooks of a pipeline that a tick was missed.
+func (e *Engine) notifyMissed(_ context.Context, s schedule.Schedule, rec schedule.Record) {
+	doc, err := spec.Load(s.File)
+	if err != nil {
+		return // then the file is what is broken, and nobody can be told
+	}
+	p, problems := doc.Bind(spec.BindOptions{Params: s.Params, Lenient: true})
+	if problems.Err() != nil {
+		return
+	}
+	for _, n := range p.Notify {
+		if !slices.Contains(n.On, "missed") {
+			continue
+		}
+		body, err := missedNotification(n.Format, rec)
+		if err == nil {
+			err = e.send(p, &spec.RunInfo{Scheduled: rec.Tick}, n, body)
+		}
+		if err != nil {
+			e.warnNotify(err)
+		}
+	}
+}
+
+func missedNotification(format string, rec schedule.Record) ([]byte, error) {
+	if format != "slack" {
+		return json.Marshal(rec)
+	}
+	text := fmt.Sprintf("%s missed its run of %s: %s", rec.Pipeline, rec.Tick.Format(time.RFC3339), rec.Why)
+	if rec.Count > 1 {
+		text = fmt.Sprintf("%s missed %d runs until %s: %s", rec.Pipeline, rec.Count, rec.Tick.Format(time.RFC3339), rec.Why)
+	}
+	return json.Marshal(map[string]string{"text": text})
+}
+
 func (e *Engine) post(p *spec.Pipeline, h *executor.Header, n spec.Notify, r executor.Report) error {
-	vars, err := executor.PipelineEnv(p, h.Info())
+	body, err := notification(n.Format, r)
 	if err != nil {
 		return err
 	}
-	url, err := n.Webhook.Text(&spec.Env{Params: p.Params, Env: vars, Run: h.Info()})
+	return e.send(p, h.Info(), n, body)
+}
+
+func (e *Engine) send(p *spec.Pipeline, info *spec.RunInfo, n spec.Notify, body []byte) error {
+	vars, err := executor.PipelineEnv(p, info)
+	if err != nil {
+		return err
+	}
+	url, err := n.Webhook.Text(&spec.Env{Params: p.Params, Env: vars, Run: info})
 	if err != nil {
 		return err
 	}
@@ -56,10 +106,6 @@ func (e *Engine) post(p *spec.Pipeline, h *executor.Header, n spec.Notify, r exe
 		if url = e.variable(n.Secret); url == "" {
 			return fmt.Errorf("the secret %s, the address of the webhook, is not set in your environment", n.Secret)
 		}
-	}
-	body, err := notification(n.Format, r)
-	if err != nil {
-		return err
 	}
 	ctx, stop := context.WithTimeout(context.Background(), 15*time.Second)
 	defer stop()

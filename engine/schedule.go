@@ -117,7 +117,7 @@ func (e *Engine) scheduledFile(file string) ScheduledFile {
 // Keeper looks after schedules with runs of this engine, each a process or a
 // machine of its own.
 func (e *Engine) Keeper() *schedule.Keeper {
-	return &schedule.Keeper{Store: e.Store, Runner: scheduleRunner{e}, By: e.Owner}
+	return &schedule.Keeper{Store: e.Store, Runner: scheduleRunner{e}, By: e.Owner, Missed: e.notifyMissed}
 }
 
 // scheduleRunner starts detached runs.

@@ -99,6 +99,8 @@ type Keeper struct {
 	Store  cloud.Store
 	Runner Runner
 	By     string // names this keeper in records
+	// Missed is told of ticks that this keeper found missed; may be nil.
+	Missed func(context.Context, Schedule, Record)
 }
 
 // takeOver is how long a run may be about to start before another keeper
@@ -141,6 +143,7 @@ func (k *Keeper) Round(ctx context.Context, s Schedule, now time.Time) ([]Record
 		if err := k.create(ctx, s, skipped); err != nil {
 			return nil, err
 		}
+		k.tell(ctx, s, *skipped)
 		settled = append(settled, *skipped)
 	}
 	if len(ticks) == 0 {
@@ -237,6 +240,7 @@ func (k *Keeper) perform(ctx context.Context, s Schedule, v Verdict, now time.Ti
 		if err := k.create(ctx, s, &rec); err != nil {
 			return nil, unlessConflict(err)
 		}
+		k.tell(ctx, s, rec)
 		return &rec, nil
 	}
 	rec.State = Starting
@@ -276,7 +280,17 @@ func (k *Keeper) start(ctx context.Context, s Schedule, tick, now time.Time) (*R
 			return nil, err
 		}
 	}
-	return &rec, k.put(ctx, RecordKey(s, tick), rec)
+	if err := k.put(ctx, RecordKey(s, tick), rec); err != nil {
+		return nil, err
+	}
+	k.tell(ctx, s, rec)
+	return &rec, nil
+}
+
+func (k *Keeper) tell(ctx context.Context, s Schedule, rec Record) {
+	if rec.State == Missed && k.Missed != nil {
+		k.Missed(ctx, s, rec)
+	}
 }
 
 func (k *Keeper) put(ctx context.Context, key string, v any) error {

@@ -222,7 +222,8 @@ func TestPauseAndBroken(t *testing.T) {
 	s := nightly(t, "UTC", Policy{Overlap: "skip", Catchup: "latest"})
 	now := time.Date(2026, 5, 1, 2, 0, 0, 0, time.UTC)
 	r := newRuns(now, time.Minute)
-	k := &Keeper{Store: cloudtest.NewStore(), Runner: r}
+	told := 0
+	k := &Keeper{Store: cloudtest.NewStore(), Runner: r, Missed: func(context.Context, Schedule, Record) { told++ }}
 	round := func(at time.Time) []Record {
 		t.Helper()
 		list, err := k.Round(ctx, s, at)
@@ -244,6 +245,9 @@ func TestPauseAndBroken(t *testing.T) {
 	r.broken = true
 	if list := round(now.Add(25 * time.Hour)); len(list) != 1 || list[0].State != Missed || !strings.Contains(list[0].Why, "pipeline.yaml:3:1") {
 		t.Fatalf("%+v", list)
+	}
+	if told != 1 {
+		t.Errorf("one missed tick was told of %d times", told)
 	}
 	r.broken = false
 	if list := round(now.Add(49 * time.Hour)); len(list) != 1 || list[0].State != Ran {

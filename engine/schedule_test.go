@@ -1,0 +1,56 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/schedule"
+)
+
+// Missed ticks are told of, and a broken file is as broken for a tick as for a
+// person.
+func TestMissedIsTold(t *testing.T) {
+	t.Parallel()
+	got := make(chan map[string]any, 4)
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var m map[string]any
+		if json.NewDecoder(r.Body).Decode(&m) == nil {
+			got <- m
+		}
+	}))
+	defer srv.Close()
+	file := filepath.Join(t.TempDir(), "p.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("name: p\nschedule: {cron: \"0 2 * * *\", catchup: none}\nnotify: [{on: [missed], webhook: \"" + srv.URL + "\"}]\nfunctions: {a: {command: [x]}}\n")
+	e := engineIn(t)
+	files, err := e.ScheduledFiles([]string{file})
+	if err != nil || files[0].Err != nil || len(files[0].Schedules) != 1 {
+		t.Fatalf("%+v, %v", files, err)
+	}
+	k, s := e.Keeper(), files[0].Schedules[0]
+	now := time.Date(2026, 5, 1, 0, 0, 0, 0, time.UTC)
+	for _, at := range []time.Time{now, now.Add(12 * time.Hour)} {
+		if _, err := k.Round(context.Background(), s, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if m := <-got; m["state"] != schedule.Missed || m["tick"] != "2026-05-01T02:00:00Z" {
+		t.Errorf("told %v", m)
+	}
+	write("name: p\nfunctions: {a: {comand: [x]}}\n")
+	settled, err := k.Round(context.Background(), s, now.Add(26*time.Hour+time.Minute))
+	if err != nil || len(settled) != 1 || settled[0].State != schedule.Missed || settled[0].Why == "" {
+		t.Errorf("%+v, %v", settled, err)
+	}
+}
