@@ -98,8 +98,9 @@ type Coordinator interface {
 	ReportSegment(machine string, session, n int, batches []task.Batch, ended []string)
 	// Folded is the last segment that was taken, by "<machine>/<session>".
 	Folded() map[string]int
-	// Report takes outcomes that no machine reports: those of lost machines.
-	Report(task.Batch)
+	// Lost says that a machine is no more that held ranges, after all that it
+	// had reported was passed on.
+	Lost(machine, message string, ranges []string)
 	// Held says, once, which ranges are in machines' hands when this
 	// coordinator begins: only then anything is handed out.
 	Held([]cloud.Range)

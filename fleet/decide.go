@@ -1,0 +1,242 @@
+package fleet
+
+import (
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/wire"
+)
+
+// action is something to do that decide found.
+type action any
+
+type (
+	// actLaunch rents or invites n machines of a kind.
+	actLaunch struct {
+		kind *kindState
+		n    int
+	}
+	// actControl writes what machines are to be told.
+	actControl struct{ control wire.Control }
+	// actGiveUp ends the session of a machine for the run: what it held and did
+	// not report is handed out again. terminate: the machine, too.
+	actGiveUp struct {
+		m         *machine
+		why       string
+		terminate bool
+	}
+	// actTerminate ends machines that hold nothing of the run.
+	actTerminate struct {
+		list []*machine
+		why  string
+	}
+	// actBootLog fetches what a machine that never said hello left behind.
+	actBootLog struct {
+		m   *machine
+		why string
+	}
+	// actLimit stops the run.
+	actLimit struct{ reason string }
+	// actFail ends the run: it cannot go on.
+	actFail struct{ err error }
+	// actResend puts ranges on the queue once more.
+	actResend struct{ list []*heldRange }
+	// actWarn tells people, once in a while for the same key.
+	actWarn struct{ key, text string }
+)
+
+const (
+	// bootWithin is how long a machine may take until its first heartbeat.
+	bootWithin = 10 * time.Minute
+	// bootFailures in a row, with nothing that ever worked, end the run.
+	bootFailures = 3
+	// waitingTooLong is how long a range may lie on the queue while machines
+	// have nothing to do; then it is sent again.
+	waitingTooLong = 10 * time.Minute
+	// idleRun is how long machines may all have nothing to do until people are told.
+	idleRun = 5 * time.Minute
+	// sayAgain is how long the same is not told again.
+	sayAgain = 15 * time.Minute
+	// vanished listings without a machine mean that it has ended.
+	vanished = 2
+)
+
+// decide finds what is to be done. It changes nothing.
+func decide(s *state, now time.Time) []action {
+	var acts []action
+	if s.epoch == 0 {
+		return nil
+	}
+	acts = append(acts, s.decideMachines(now)...)
+	if s.stop == "" && s.open && !s.failed {
+		acts = append(acts, s.decideMoney(now)...)
+		if s.failedBoots >= bootFailures && !s.everWorked {
+			acts = append(acts, actFail{fmt.Errorf("%d machines in a row did not start; the last lines of the last one:\n%s", s.failedBoots, s.bootLog)})
+		} else if !s.stopAsked {
+			for k, n := range s.launches(now) {
+				acts = append(acts, actLaunch{k, n})
+			}
+		}
+		acts = append(acts, s.decideWarnings(now)...)
+	}
+	if c, ok := s.decideControl(now); ok {
+		acts = append(acts, actControl{c})
+	}
+	return acts
+}
+
+// decideMachines looks for machines that are lost, or not needed.
+func (s *state) decideMachines(now time.Time) []action {
+	var acts []action
+	for _, m := range s.sorted() {
+		switch {
+		case m.losing || m.phase == ended:
+		case m.phase == booting && m.missing >= vanished:
+			acts = append(acts, actBootLog{m, "it ended before it said hello"})
+		case m.phase == booting && now.Sub(m.seen) > bootWithin:
+			acts = append(acts, actBootLog{m, fmt.Sprintf("it did not say hello within %s", bootWithin)})
+		case m.phase == booting:
+		case m.missing >= vanished:
+			acts = append(acts, actGiveUp{m: m, why: "it has ended"})
+		case m.phase == left:
+			if s.holds(m) {
+				acts = append(acts, actGiveUp{m: m, why: orText(m.beat.Why, "it left with work that it had not done")})
+			}
+		case m.silent >= wire.Silence:
+			acts = append(acts, actGiveUp{m: m, why: fmt.Sprintf("no sign of life for %s", m.silent.Round(time.Second)), terminate: true})
+		}
+	}
+	return acts
+}
+
+func orText(s, otherwise string) string {
+	if s != "" {
+		return s
+	}
+	return otherwise
+}
+
+// holds says whether a machine that has left holds ranges, all of its segments
+// having been taken.
+func (s *state) holds(m *machine) bool {
+	if m.folded < m.known || m.reading {
+		return false
+	}
+	for _, r := range s.ranges {
+		if r.holder == m.name() {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *state) decideMoney(now time.Time) []action {
+	if s.stopAsked {
+		return nil
+	}
+	drop, over := s.tooMany(now)
+	if over {
+		return []action{actLimit{fmt.Sprintf("limits.cost of $%.2f reached: $%.2f were spent, and what is left does not last for %s of a machine",
+			s.limits.Cost, s.spent(now), shortest)}}
+	}
+	var acts []action
+	for _, m := range drop {
+		acts = append(acts, actGiveUp{m: m, why: fmt.Sprintf("it was ended to keep within limits.cost of $%.2f", s.limits.Cost), terminate: true})
+	}
+	return acts
+}
+
+// decideControl says what to write now, and whether that needs to be.
+func (s *state) decideControl(now time.Time) (wire.Control, bool) {
+	if s.writing {
+		return wire.Control{}, false
+	}
+	c := s.control(now)
+	old := s.written
+	if s.dirty || old.Epoch != c.Epoch || !sameControl(old, c) {
+		return c, true
+	}
+	// A grant that must be shorter is written at once, a longer one each minute.
+	if c.Until.Before(old.Until.Add(-time.Second)) {
+		return c, true
+	}
+	return c, now.Sub(old.Written) >= wire.GrantEvery-time.Second
+}
+
+// sameControl compares all but the times, and the pace, which may drift.
+func sameControl(a, b wire.Control) bool {
+	near := a.Pace <= 2*b.Pace && b.Pace <= 2*a.Pace
+	a.Written, a.Until, a.Pace = b.Written, b.Until, b.Pace
+	return near && reflect.DeepEqual(a, b)
+}
+
+// decideWarnings finds what people should know, and ranges that lie too long.
+func (s *state) decideWarnings(now time.Time) []action {
+	var acts []action
+	for _, k := range s.kinds {
+		idle := 0
+		idleSince := now
+		for _, m := range s.machines {
+			if m.kind == k && m.phase == working && m.beat.State == wire.StateWorking && !m.busy() {
+				idle++
+			}
+			if m.kind == k && m.busy() {
+				idleSince = now.Add(time.Hour) // it is not the whole kind
+			}
+		}
+		var old []*heldRange
+		stuck := false
+		for _, r := range s.ranges {
+			if r.kind != k || r.holder != "" {
+				continue
+			}
+			if r.sent.Before(idleSince) {
+				idleSince = r.sent
+			}
+			stuck = stuck || now.Sub(r.sent) > idleRun
+			if now.Sub(r.sent) > waitingTooLong {
+				old = append(old, r)
+			}
+		}
+		if idle == 0 {
+			continue
+		}
+		if stuck {
+			acts = append(acts, actWarn{"queue " + k.Name, fmt.Sprintf("work for %s has lain on its queue for more than %s, and %d machines have nothing to do: is sqs:ReceiveMessage allowed to the machines' role?",
+				k.Name, idleRun, idle)})
+		}
+		if len(old) > 0 {
+			acts = append(acts, actResend{old})
+		}
+	}
+	machines := 0
+	for _, m := range s.machines {
+		if m.phase == working && m.beat.State == wire.StateWorking && m.counts() {
+			machines++
+		}
+	}
+	if since := now.Sub(s.lastBusy); machines > 0 && since > idleRun {
+		acts = append(acts, actWarn{"idle", fmt.Sprintf("%s have had nothing to do for %s and are being paid for", plural(machines, "machine"), since.Round(time.Minute))})
+	}
+	for _, d := range s.demand {
+		if e := s.expect[d.Function].Seconds(); e > 0 && d.Mean > 2*e && !d.Done {
+			acts = append(acts, actWarn{"slow " + d.Function, fmt.Sprintf("tasks of %s take %.0f s where %.0f s were planned: time and cost grow alike",
+				d.Function, d.Mean, e)})
+		}
+		k := s.kindFor(d.Function, 0)
+		if k != nil && k.Max == 0 && d.Running && d.Ready+d.InHand > 0 {
+			acts = append(acts, actFail{&cloud.Error{Op: "launch", Resource: "machines for " + d.Function, Kind: cloud.KindInvalid,
+				Err: fmt.Errorf("hardware.n_workers allows none")}})
+		}
+	}
+	return acts
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

@@ -1,0 +1,169 @@
+package fleet
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/wire"
+)
+
+// A machine is given up in this order:
+//
+//  1. its session is named in what all machines are told: what it reports later
+//     does not count;
+//  2. what it has reported until then is taken;
+//  3. the ranges that it had claimed are looked up;
+//  4. of each of them the first task without an outcome counts as run and
+//     failed with the machine, the others as not run.
+
+// giveUp ends the session of a machine for the run.
+func (f *Fleet) giveUp(m *machine, why string, terminate bool, now time.Time) {
+	m.losing = true
+	if terminate {
+		f.terminate([]*machine{m}, why)
+	}
+	f.setLive(m.ID, nil)
+	if f.s.stop == "" && m.phase != left {
+		f.cfg.Notice(fmt.Sprintf("machine %s was lost: %s", m.ID, why))
+	}
+	f.endSession(m, m.beat.Session, m.beat.Held, why, func() {
+		m.losing = false
+		f.end(m, why, now)
+	})
+}
+
+// newSession ends the earlier session of a machine that has begun a new one.
+func (f *Fleet) newSession(m *machine, old wire.Beat, _ time.Time) {
+	if old.State == wire.StateGone {
+		return // it was invited again
+	}
+	f.endSession(m, old.Session, old.Held, "it was cut off, or its agent ended", func() {})
+}
+
+// endSession gives a session up and calls then in the loop.
+func (f *Fleet) endSession(m *machine, session int, held []cloud.Range, why string, then func()) {
+	s := f.s
+	name := sessionName(m.ID, session)
+	if slices.Contains(s.lost, name) {
+		then()
+		return
+	}
+	s.lost = append(slices.Clone(s.lost), name)
+	for _, h := range held {
+		if r := s.ranges[h.ID]; r != nil {
+			r.holder = name
+		}
+	}
+	kind := m.kind
+	f.afterControl(func() {
+		var unclear []*heldRange // somebody may have claimed them since the last heartbeats
+		for _, r := range s.ranges {
+			if r.kind == kind && r.holder == "" {
+				unclear = append(unclear, r)
+			}
+		}
+		from := m.folded
+		f.run(func() {
+			folded, ok := f.drain(m.ID, from, session)
+			if !ok {
+				return // the fleet ends
+			}
+			mine := f.claimed(unclear, m.ID, session)
+			f.do(func() {
+				m.folded = max(m.folded, folded)
+				m.known = max(m.known, m.folded)
+				for _, r := range unclear {
+					if mine[r.ID] && r.holder == "" {
+						r.holder = name
+					}
+				}
+				f.handBack(m.ID, name, why)
+				then()
+			})
+		})
+	})
+}
+
+// drain takes all segments of a machine that are there. Those of the session
+// that is being given up still count: it could not know.
+func (f *Fleet) drain(id string, n, session int) (int, bool) {
+	lost := make(chan map[string]bool, 1)
+	if !f.do(func() { lost <- f.lostSessions(id) }) {
+		return n, false
+	}
+	var names map[string]bool
+	select {
+	case names = <-lost:
+	case <-f.done:
+		return n, false
+	}
+	delete(names, sessionName(id, session))
+	for {
+		var there bool
+		err := retry(f.ctx, func() (err error) { there, err = f.fold(id, n+1, names); return err })
+		if err != nil {
+			return n, false
+		}
+		if !there {
+			return n, true
+		}
+		n++
+	}
+}
+
+// claimed are those of the ranges that a session has claimed.
+func (f *Fleet) claimed(ranges []*heldRange, id string, session int) map[string]bool {
+	mine := map[string]bool{}
+	var mu sync.Mutex
+	work := make(chan string)
+	var wg sync.WaitGroup
+	for range min(parallel, len(ranges)) {
+		wg.Go(func() {
+			for r := range work {
+				var b []byte
+				err := retry(f.ctx, func() (err error) { b, err = f.cfg.Store.Get(f.ctx, wire.ClaimKey(f.cfg.Run, r)); return err })
+				var c wire.Claim
+				if err != nil || json.Unmarshal(b, &c) != nil || c.Machine != id || c.Session != session {
+					continue
+				}
+				mu.Lock()
+				mine[r] = true
+				mu.Unlock()
+			}
+		})
+	}
+	for _, r := range ranges {
+		work <- r.ID
+	}
+	close(work)
+	wg.Wait()
+	return mine
+}
+
+// handBack gives back the ranges of a session that was given up.
+func (f *Fleet) handBack(id, name, why string) {
+	s := f.s
+	var ids []string
+	for _, rid := range sortedIDs(s.ranges) {
+		if s.ranges[rid].holder == name {
+			ids = append(ids, rid)
+			delete(s.ranges, rid)
+		}
+	}
+	if len(ids) > 0 {
+		f.run(func() { f.cfg.Coordinator.Lost(id, fmt.Sprintf("machine %s was lost: %s", id, why), ids) })
+	}
+}
+
+func sortedIDs(m map[string]*heldRange) []string {
+	ids := make([]string, 0, len(m))
+	for id := range m {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}

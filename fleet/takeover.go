@@ -1,0 +1,281 @@
+package fleet
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/task"
+	"github.com/coiled-jobs/coiled-jobs/wire"
+)
+
+// begin is the start of a coordinator's work, and a takeover if there was one
+// before: it makes queues of its own, tells machines of them, and waits until
+// each machine that may live has said what it holds, or is lost.
+func (f *Fleet) begin() error {
+	epoch := 0
+	for epoch == 0 {
+		if epoch = f.cfg.Epoch(); epoch == 0 {
+			pause(f.ctx, 10*time.Millisecond)
+		}
+		if f.ctx.Err() != nil {
+			return f.ctx.Err()
+		}
+	}
+	var before wire.Control
+	err := retry(f.ctx, func() error {
+		b, err := f.cfg.Store.Get(f.ctx, wire.ControlKey(f.cfg.Run))
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal(b, &before)
+	})
+	switch {
+	case cloud.KindOf(err) == cloud.KindNotFound: // the first
+	case err != nil:
+		return err
+	case before.Epoch >= epoch:
+		return fmt.Errorf("another coordinator has the run: it is the %dth, this one only the %dth", before.Epoch, epoch)
+	}
+	for _, k := range f.s.kinds { // machines may start as soon as they are rented
+		setup := k.Setup
+		if err := retry(f.ctx, func() error { return putJSON(f.ctx, f.cfg.Store, wire.SetupKey(f.cfg.Run, k.Name), setup) }); err != nil {
+			return err
+		}
+	}
+	if err := f.openQueues(epoch); err != nil {
+		return err
+	}
+	for _, k := range before.Kinds {
+		f.old = append(f.old, k.Queue)
+	}
+	if before.Hints != "" {
+		f.old = append(f.old, before.Hints)
+	}
+	written := make(chan struct{})
+	f.do(func() {
+		s := f.s
+		s.epoch, s.hints = epoch, f.hints.URL()
+		s.lost = before.Lost
+		for _, k := range s.kinds {
+			k.queue = f.out.boxes[k].queue.URL()
+		}
+		f.afterControl(func() { close(written) })
+	})
+	select {
+	case <-written:
+	case <-f.ctx.Done():
+		return f.ctx.Err()
+	}
+	f.takeHints(f.hints)
+	if before.Epoch > 0 {
+		if err := f.takeOver(); err != nil {
+			return err
+		}
+	} else {
+		f.open(nil)
+	}
+	f.run(f.readBeats)
+	f.run(f.listMachines)
+	return nil
+}
+
+// openQueues makes the queues of this coordinator: names are its own, since
+// that of a deleted queue is blocked for a while.
+func (f *Fleet) openQueues(epoch int) error {
+	open := func(name string) (q Queue, err error) {
+		err = retry(f.ctx, func() error { q, err = f.cfg.OpenQueue(f.ctx, fmt.Sprintf("%s-%d", name, epoch)); return err })
+		return q, err
+	}
+	var err error
+	if f.hints, err = open("hints"); err != nil {
+		return err
+	}
+	for _, k := range f.s.kinds {
+		q, err := open(k.Name)
+		if err != nil {
+			return err
+		}
+		f.out.open(k, q)
+	}
+	return nil
+}
+
+// open ends the takeover: from now on work is handed out and machines are
+// rented. The coordinator is told what machines hold.
+func (f *Fleet) open(held []cloud.Range) {
+	f.cfg.Coordinator.Held(held)
+	f.do(func() { f.s.open = true })
+}
+
+// takeOver finds the machines of earlier coordinators and waits for them.
+func (f *Fleet) takeOver() error {
+	start := time.Now()
+	var ids []string
+	err := retry(f.ctx, func() error {
+		ids = nil
+		return f.cfg.Store.List(f.ctx, wire.AgentsPrefix(f.cfg.Run), func(o cloud.ObjectInfo) bool {
+			if id, ok := wire.MachineOfBeat(o.Key); ok {
+				ids = append(ids, id)
+			}
+			return true
+		})
+	})
+	if err != nil {
+		return err
+	}
+	var list []cloud.Machine
+	if err := retry(f.ctx, func() (err error) { list, err = f.cfg.Machines.List(f.ctx, f.cfg.Run); return err }); err != nil {
+		return err
+	}
+	alive := map[string]cloud.Machine{}
+	for _, x := range list {
+		if x.State != "ended" {
+			alive[x.ID] = x
+		}
+	}
+	folded := f.cfg.Coordinator.Folded()
+	tokens := f.launchTokens()
+	ready := make(chan struct{})
+	f.do(func() {
+		f.found(alive, ids, folded, tokens)
+		close(ready)
+	})
+	select {
+	case <-ready:
+	case <-f.ctx.Done():
+		return f.ctx.Err()
+	}
+	for { // until each has answered, has left, or is lost
+		f.sweep(f.ask(func(m *machine) bool { return m.phase != ended }))
+		var open []cloud.Range
+		got := make(chan bool, 1)
+		if !f.do(func() { got <- f.answered(&open, start) }) {
+			return f.ctx.Err()
+		}
+		select {
+		case all := <-got:
+			if all {
+				f.open(open)
+				f.closeOld()
+				return nil
+			}
+		case <-f.done:
+			return f.ctx.Err()
+		}
+		pause(f.ctx, tick)
+		if time.Since(start) > listEvery { // who has ended needs not be waited for
+			f.listOnce()
+		}
+	}
+}
+
+// launchTokens are the tokens of recorded launches by pool, newest last.
+func (f *Fleet) launchTokens() map[string][]string {
+	tokens := map[string][]string{}
+	_ = f.cfg.Store.List(f.ctx, intentKey(f.cfg.Run, "")[:len("runs/"+f.cfg.Run+"/intents/")], func(o cloud.ObjectInfo) bool {
+		_, name := cutLast(o.Key)
+		token := strings.TrimSuffix(name, ".json")
+		tokens[token] = nil
+		return true
+	})
+	return tokens
+}
+
+// found takes in machines that earlier coordinators rented. Only the loop calls it.
+func (f *Fleet) found(alive map[string]cloud.Machine, beats []string, folded map[string]int, _ map[string][]string) {
+	s := f.s
+	for _, x := range alive {
+		f.adopt(x)
+	}
+	for _, id := range beats {
+		m := s.machines[id]
+		if m == nil {
+			// The cloud does not show it for this run: it has ended, or it was
+			// invited and not tagged anew. Its last words count all the same.
+			m = &machine{Machine: task.Machine{ID: id}}
+			for _, p := range s.limits.Past {
+				if p.ID == id && p.Ended.IsZero() {
+					m.Machine = p
+				}
+			}
+			m.missing = vanished
+			m.phase = working
+			s.machines[id] = m
+			m.seen, m.granted = time.Now(), s.written.Until
+		}
+		m.noBeats = true
+	}
+	for name, n := range folded {
+		id, _ := cutLast(name)
+		if m := s.machines[id]; m != nil {
+			m.folded = max(m.folded, n)
+			m.known = max(m.known, n)
+		}
+	}
+}
+
+// answered says whether every machine with a heartbeat has answered or is
+// lost, and all that was reported is taken; then it gives what they hold. Only
+// the loop calls it.
+func (f *Fleet) answered(held *[]cloud.Range, start time.Time) bool {
+	s, now := f.s, time.Now()
+	all := true
+	for _, m := range s.sorted() {
+		if m.losing || m.reading || m.folded < m.known {
+			all = false
+		}
+		if !m.noBeats || m.phase == ended || m.losing {
+			continue
+		}
+		switch {
+		case m.answers, m.phase == left:
+		case m.missing >= vanished && m.beat.Session > 0:
+			all = false
+			f.giveUp(m, "it has ended", false, now)
+		case now.Sub(start) >= wire.Silence && m.silent >= wire.Silence-wire.ControlEvery:
+			all = false
+			f.giveUp(m, fmt.Sprintf("it did not answer the new coordinator within %s", wire.Silence), true, now)
+		default:
+			all = false
+		}
+	}
+	if !all {
+		return false
+	}
+	for _, m := range s.sorted() {
+		if !m.noBeats || m.phase == ended {
+			continue
+		}
+		for _, h := range m.beat.Held {
+			k := s.kindFor(h.Function, h.Memory)
+			s.ranges[h.ID] = &heldRange{Range: h, kind: k, sent: now, holder: m.name()}
+			*held = append(*held, h)
+		}
+	}
+	return true
+}
+
+// closeOld deletes the queues of earlier coordinators: nobody takes from them
+// any more.
+func (f *Fleet) closeOld() {
+	if f.cfg.JoinQueue == nil {
+		return
+	}
+	for _, url := range f.old {
+		if url == "" {
+			continue
+		}
+		f.run(func() {
+			q, err := f.cfg.JoinQueue(f.ctx, url)
+			if err == nil {
+				err = q.Close()
+			}
+			if err != nil {
+				f.cfg.Logger.Warn("queue of an earlier coordinator not deleted", "queue", url, "err", err)
+			}
+		})
+	}
+}
