@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"runtime"
 
+	"github.com/coiled-jobs/coiled-jobs/hardware"
 	"github.com/coiled-jobs/coiled-jobs/spec"
 )
 
@@ -13,6 +14,13 @@ type Report struct {
 	Pipeline  string          `json:"pipeline"`
 	Functions ReportFunctions `json:"functions"` // in file order
 	Warnings  []string        `json:"warnings"`
+	// Estimate is of the whole run, Curve what it would be on other numbers of
+	// machines; only where machines are rented.
+	Estimate *Estimate    `json:"estimate,omitempty"`
+	Curve    []CurvePoint `json:"curve,omitempty"`
+	Limit    float64      `json:"limit_usd,omitempty"` // where it stops
+	// Notes say where prices come from, if not from the cloud.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // ReportFunctions is a JSON object with one member per function, in order.
@@ -38,12 +46,43 @@ type ReportFunction struct {
 type ReportHardware struct {
 	Cloud   string `json:"cloud"`
 	Threads int    `json:"threads_per_worker,omitempty"`
+	// Of rented machines: the first choice of instance type, and all of them.
+	VMType     string   `json:"vm_type,omitempty"`
+	VMTypes    []string `json:"vm_types,omitempty"`
+	VCPUs      int      `json:"vcpus,omitempty"`
+	MemoryGiB  float64  `json:"memory_gib,omitempty"`
+	GPUs       int      `json:"gpus,omitempty"`
+	GPUModel   string   `json:"gpu_model,omitempty"`
+	Region     string   `json:"region,omitempty"`
+	SpotPolicy string   `json:"spot_policy,omitempty"`
+	DiskGB     int      `json:"disk_gb,omitempty"`
+	// An hour of a machine with disk and address: as expected, and on demand.
+	PricePerHour         float64 `json:"price_per_hour,omitempty"`
+	OnDemandPricePerHour float64 `json:"on_demand_price_per_hour,omitempty"`
 }
 
 // Estimate is what a function is expected to take.
 type Estimate struct {
 	Seconds float64 `json:"seconds"`
 	CostUSD float64 `json:"cost_usd"`
+	// Where machines are rented: the bounds, how many machines, what the
+	// dollars are for, and where the time of a task is from.
+	MaxSeconds float64        `json:"max_seconds,omitempty"`
+	MaxCostUSD float64        `json:"max_cost_usd,omitempty"`
+	Machines   int            `json:"machines,omitempty"`
+	Bill       *hardware.Bill `json:"bill,omitempty"`
+	Basis      string         `json:"basis,omitempty"`
+	// Partial: some functions are left out, since nobody knows yet how many
+	// tasks they have.
+	Partial bool `json:"partial,omitempty"`
+}
+
+// CurvePoint is what a run would take on so many machines.
+type CurvePoint struct {
+	Machines   int     `json:"machines"`
+	Seconds    float64 `json:"seconds"`
+	CostUSD    float64 `json:"cost_usd"`
+	MaxCostUSD float64 `json:"max_cost_usd"`
 }
 
 // NewReport describes a plan.
