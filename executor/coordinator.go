@@ -219,7 +219,9 @@ func (c *Coordinator) Snapshot() Report {
 // Run works until the run has its final status, and returns its report. The
 // error says why the run could not go on (a full disk, a store that fails);
 // what was recorded until then is kept and the run can be resumed. It closes
-// the queue and the journal. When ctx ends it cancels the run.
+// the queue and the journal. When ctx ends it cancels the run. After an error
+// agents on this machine are told to end their work, machines elsewhere are not:
+// they go on for the next coordinator.
 func (c *Coordinator) Run(ctx context.Context) (Report, error) {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	side := c.background(work)
@@ -230,9 +232,10 @@ func (c *Coordinator) Run(ctx context.Context) (Report, error) {
 	if err == nil {
 		err = c.loop(ctx, work)
 	}
-	if err != nil {
+	switch {
+	case c.cfg.Remote == nil && err != nil:
 		c.cfg.StopWork()
-	} else if c.cfg.Remote != nil && c.state.status.Final() {
+	case c.cfg.Remote != nil && err == nil: // else machines go on until they hear of another coordinator
 		c.windUp(work)
 	}
 	stop()

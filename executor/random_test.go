@@ -14,6 +14,13 @@ import (
 
 // randomPipeline makes a pipeline of functions with random shapes and needs.
 func randomPipeline(t *testing.T, rng *rand.Rand) (*spec.Pipeline, map[string]int) {
+	yaml, tasks := randomYAML(rng, 6, 2, 0)
+	return bind(t, yaml), tasks
+}
+
+// randomYAML is its text; maps have less than most tasks; machine and machineStop are how many lost machines a
+// task may have, the latter with on_failure: stop.
+func randomYAML(rng *rand.Rand, most, machine, machineStop int) (string, map[string]int) {
 	var b strings.Builder
 	b.WriteString("name: p\nfunctions:\n")
 	tasks := map[string]int{}
@@ -44,21 +51,22 @@ func randomPipeline(t *testing.T, rng *rand.Rand) (*spec.Pipeline, map[string]in
 			needs = nil
 			stop = false // what runs before the stop depends on what comes first
 		case kind == 1:
-			tasks[name] = rng.IntN(6)
+			tasks[name] = rng.IntN(most)
 			fmt.Fprintf(&b, "    map: {range: %d}\n", tasks[name])
 			mapped = append(mapped, name)
 		}
 		if stop {
 			// One at a time and no second attempts: what runs before the stop is determined.
-			b.WriteString("    on_failure: stop\n    concurrency: 1\n    retries: {machine: 0}\n")
+			b.WriteString("    on_failure: stop\n    concurrency: 1\n")
+			fmt.Fprintf(&b, "    retries: {machine: %d}\n", machineStop)
 		} else {
-			fmt.Fprintf(&b, "    retries: {max: %d, machine: 2, delay: 1s}\n", rng.IntN(3))
+			fmt.Fprintf(&b, "    retries: {max: %d, machine: %d, delay: 1s}\n", rng.IntN(3), machine)
 		}
 		if len(needs) > 0 {
 			fmt.Fprintf(&b, "    needs: [%s]\n", strings.Join(needs, ", "))
 		}
 	}
-	return bind(t, b.String()), tasks
+	return b.String(), tasks
 }
 
 // fate makes attempts end in a way that depends on nothing but their name.

@@ -254,16 +254,21 @@ func (m *sim) finish() Report {
 // check tests what must hold after every event.
 func (m *sim) check() {
 	m.t.Helper()
-	for _, f := range m.s.order {
+	checkState(m.t, m.s)
+}
+
+func checkState(t testing.TB, s *State) {
+	t.Helper()
+	for _, f := range s.order {
 		sum := 0
 		for st, n := range f.counts {
 			if n < 0 {
-				m.t.Fatalf("%s: %d tasks %s", f.spec.Name, n, task.Status(st))
+				t.Fatalf("%s: %d tasks %s", f.spec.Name, n, task.Status(st))
 			}
 			sum += n
 		}
 		if f.planned && sum != f.n {
-			m.t.Fatalf("%s: counts %v do not add up to %d", f.spec.Name, f.counts, f.n)
+			t.Fatalf("%s: counts %v do not add up to %d", f.spec.Name, f.counts, f.n)
 		}
 		if f.table.status == nil {
 			continue
@@ -273,10 +278,10 @@ func (m *sim) check() {
 			real[st]++
 		}
 		if real != f.counts {
-			m.t.Fatalf("%s: counts %v, table has %v", f.spec.Name, f.counts, real)
+			t.Fatalf("%s: counts %v, table has %v", f.spec.Name, f.counts, real)
 		}
 		if f.phase == done && f.counts[task.Pending]+f.counts[task.Running] > 0 {
-			m.t.Fatalf("%s is done with open tasks: %v", f.spec.Name, f.counts)
+			t.Fatalf("%s is done with open tasks: %v", f.spec.Name, f.counts)
 		}
 	}
 }

@@ -53,9 +53,13 @@ func (f *function) size(slots int) (per, ahead int) {
 	if f.spec.OnFailureStop {
 		return 1, 0
 	}
-	mean := f.taskSeconds()
+	mean := f.meanSeconds()
+	if mean < 0 && f.spec.Expect > 0 {
+		mean = f.spec.Expect.Seconds()
+	}
 	if mean < 0 {
-		return 1, slots
+		// All were found in the cache until now. That may end with the next.
+		return min(64, max(1, f.cached/(4*slots))), slots
 	}
 	per = maxRemoteRange
 	if n := max(leastWork, float64(slots)/rangesPerSecond) / mean; n < maxRemoteRange { // also when mean is 0: +Inf
@@ -66,16 +70,10 @@ func (f *function) size(slots int) (per, ahead int) {
 	return per, 1 + int(float64(slots)*min(1, wayBack/max(wayBack, float64(per)*mean)))
 }
 
-// taskSeconds is how long a task takes on average; negative if nobody knows.
-func (f *function) taskSeconds() float64 {
-	ended := f.counts[task.Succeeded] - f.cached + f.counts[task.Failed] + f.retries
-	switch {
-	case ended > 0:
+// meanSeconds is how long an attempt took on average; negative if none has ended.
+func (f *function) meanSeconds() float64 {
+	if ended := f.counts[task.Succeeded] - f.cached + f.counts[task.Failed] + f.retries; ended > 0 {
 		return f.seconds / float64(ended)
-	case f.cached > 0:
-		return 0
-	case f.spec.Expect > 0:
-		return f.spec.Expect.Seconds()
 	}
 	return -1
 }

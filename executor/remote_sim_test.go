@@ -1,0 +1,532 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"iter"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/cloud/cloudtest"
+	"github.com/coiled-jobs/coiled-jobs/task"
+	"github.com/coiled-jobs/coiled-jobs/wire"
+)
+
+// cluster runs a real coordinator, step by step and without its loop, with
+// machines, queues and stored segments of the test's own. Everything happens
+// in one goroutine, in an order that rng chooses.
+type cluster struct {
+	t     testing.TB
+	rng   *rand.Rand
+	rig   *rig
+	c     *Coordinator
+	store cloud.Store
+	now   time.Time
+	slots int
+	// fate is what an attempt ends with after a task has failed own times by itself.
+	fate func(fn string, own, index int) task.Outcome
+
+	queue    []cloud.Range // of the present epoch; messages may come twice
+	old      []cloud.Range // of the one before, which machines take from until they have answered
+	claims   map[string]string
+	machines []*machine
+	born     int
+	segments map[string][]*wire.Segment // durable, by machine/session
+	lost     []string                   // machines that were given up
+	gone     []string                   // machines whose last segments are not folded yet
+	waiting  bool                       // the coordinator waits for Held
+	crashes  bool
+	tear     bool         // the next append is cut off
+	gate     sync.RWMutex // held but while the coordinator may write Start objects
+	stops    int          // StopWork was called
+}
+
+type machine struct {
+	id       string
+	epoch    int     // the coordinator it has heard of
+	held     []*work // also what has ended, until a segment says so
+	pending  []task.Batch
+	written  int
+	lost     bool   // given up; it does not know
+	runs     string // "fn/index" that runs now
+	runsOwn  int
+	runsWork *work
+}
+
+// work is a claimed range.
+type work struct {
+	cloud.Range
+	at int // next index
+}
+
+func newCluster(t testing.TB, rng *rand.Rand, yaml string) *cluster {
+	g := newRig(t, nil, yaml)
+	k := &cluster{t: t, rng: rng, rig: g, now: time.Unix(1e9, 0), slots: 1 + rng.IntN(4), claims: map[string]string{},
+		segments: map[string][]*wire.Segment{}}
+	k.crashes = rng.IntN(3) > 0
+	k.gate.Lock()
+	k.store = &tornStore{cloudtest.NewStore(), k}
+	g.store = k.store
+	g.header.Cloud = "aws"
+	g.create()
+	return k
+}
+
+// tornStore cuts an append in the middle when the test says so.
+type tornStore struct {
+	cloud.Store
+	k *cluster
+}
+
+type tornJournal struct {
+	cloud.Journal
+	k *cluster
+}
+
+func (s *tornStore) OpenJournal(ctx context.Context, key string) (cloud.Journal, error) {
+	j, err := s.Store.OpenJournal(ctx, key)
+	return &tornJournal{j, s.k}, err
+}
+
+func (s *tornStore) Put(ctx context.Context, key string, data []byte) error {
+	if strings.HasPrefix(key, "runs/r1/start/") {
+		s.k.gate.RLock()
+		defer s.k.gate.RUnlock()
+	}
+	return s.Store.Put(ctx, key, data)
+}
+
+var errTorn = errors.New("torn")
+
+func (j *tornJournal) Append(recs ...[]byte) ([]int64, error) {
+	if j.k.tear {
+		j.k.tear = false
+		if n := j.k.rng.IntN(len(recs) + 1); n > 0 {
+			_, _ = j.Journal.Append(recs[:n]...)
+		}
+		return nil, errTorn
+	}
+	return j.Journal.Append(recs...)
+}
+
+// start is a new coordinator.
+func (k *cluster) start(b Begin) {
+	k.t.Helper()
+	ctx := context.Background()
+	if k.c != nil {
+		_ = k.c.journal.Close()
+		close(k.c.done)
+		k.prepared()
+	}
+	k.tear = false
+	var err error
+	k.c, err = NewCoordinator(ctx, Config{Store: k.store, Header: k.rig.header, Pipeline: bind(k.t, k.rig.yaml), Begin: b,
+		Scratch: k.t.TempDir(), StopWork: func() { k.stops++ }, Now: func() time.Time { return k.now },
+		Remote: &RemoteConfig{Capacity: func(string) int { return k.slots }}})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.recorded()
+	k.waiting = k.c.waits
+	k.old = append(k.old, k.queue...)
+	k.queue = nil
+	if err := k.c.begin(ctx); err != nil {
+		k.t.Fatal(err)
+	}
+	k.settle()
+	// What it had not folded of machines that are no more comes first; what
+	// these held was in nobody's hands any more.
+	for _, id := range k.gone {
+		k.foldAll(id)
+	}
+	k.gone = nil
+}
+
+// tell gives inputs to the coordinator; false if that was its end.
+func (k *cluster) tell(ins ...input) bool {
+	k.t.Helper()
+	if err := k.c.steps(context.Background(), ins); err != nil {
+		if !errors.Is(err, errTorn) {
+			k.t.Fatal(err)
+		}
+		k.start(Begin{})
+		return false
+	}
+	k.settle()
+	return true
+}
+
+// settle waits for what the coordinator does beside its loop, and takes what it
+// hands out.
+func (k *cluster) settle() {
+	k.t.Helper()
+	k.sent()
+	for {
+		k.prepared()
+		var ins []input
+		for len(k.c.in) > 0 {
+			ins = append(ins, <-k.c.in)
+		}
+		if len(ins) == 0 {
+			break
+		}
+		tear := k.tear
+		k.tear = false
+		if err := k.c.steps(context.Background(), ins); err != nil {
+			k.t.Fatal(err)
+		}
+		k.tear = tear
+	}
+	k.sent()
+	k.check()
+}
+
+// sent takes what the coordinator hands out.
+func (k *cluster) sent() {
+	k.t.Helper()
+	for _, r := range k.c.outbox.list {
+		if wire.EpochOf(r.ID) != k.c.state.epoch {
+			k.t.Fatalf("range %q in epoch %d", r.ID, k.c.state.epoch)
+		}
+		if k.waiting {
+			k.t.Fatalf("%v handed out before Held", r)
+		}
+		if _, err := k.store.Get(context.Background(), wire.StartKey("r1", r.Function, k.c.state.epoch)); err != nil {
+			k.t.Fatalf("%v handed out before its start was written: %v", r, err)
+		}
+		k.queue = append(k.queue, r)
+	}
+	k.c.outbox.list = nil
+}
+
+func (k *cluster) prepared() {
+	k.gate.Unlock()
+	k.c.prep.Wait()
+	k.gate.Lock()
+}
+
+// recorded checks that what counts as folded is.
+func (k *cluster) recorded() {
+	k.t.Helper()
+	for key, n := range k.c.Folded() {
+		for _, s := range k.segments[key][:n] {
+			for _, b := range s.Batches {
+				for _, oc := range b.Outcomes {
+					if t := &k.c.state.byName[b.Function].table; int(t.attempts[oc.Index]) < oc.Attempt {
+						k.t.Fatalf("segment %d of %s is folded, attempt %d of %s/%d is not", s.N, key, oc.Attempt, b.Function, oc.Index)
+					}
+				}
+			}
+		}
+	}
+}
+
+func (k *cluster) check() {
+	k.t.Helper()
+	checkState(k.t, k.c.state)
+	h := k.c.state.hands
+	for _, f := range k.c.state.order {
+		ranges, left := 0, 0
+		for _, r := range h.open {
+			if r.Function == f.spec.Name {
+				ranges++
+				left += r.left
+			}
+		}
+		if ranges != f.ranges || left != f.counts[task.Running] || len(h.open) != len(h.byID) {
+			k.t.Fatalf("%s: %d ranges with %d tasks are open, %d and %d are known", f.spec.Name, ranges, left, f.ranges, f.counts[task.Running])
+		}
+	}
+}
+
+// one does one thing; false: there is nothing to do.
+func (k *cluster) one() bool {
+	k.t.Helper()
+	if k.c.state.status.Final() {
+		return false
+	}
+	if len(k.machines) == 0 || len(k.machines) < 4 && k.rng.IntN(4) == 0 {
+		k.born++
+		k.machines = append(k.machines, &machine{id: fmt.Sprintf("m%d", k.born), epoch: k.c.state.epoch})
+		return true
+	}
+	if k.waiting && k.rng.IntN(4) == 0 {
+		k.answer()
+		return true
+	}
+	i := k.rng.IntN(len(k.machines))
+	m := k.machines[i]
+	switch n := k.rng.IntN(100); {
+	case n < 40:
+		k.work(m)
+	case n < 65:
+		k.receive(m)
+	case n < 85:
+		k.write(m)
+		k.fold(m.id)
+	case n < 88: // once more
+		id := fmt.Sprintf("m%d", 1+k.rng.IntN(k.born))
+		if n := k.c.Folded()[SegmentsKey(id, 1)]; n > 0 {
+			k.report(id, k.segments[SegmentsKey(id, 1)][k.rng.IntN(n)])
+		}
+	case n < 91:
+		k.lose(i, k.rng.IntN(2) == 0)
+	case n < 93:
+		k.leave(i)
+	case n < 94: // those that were given up may have claimed something since
+		for id := range k.open() {
+			if by := k.claims[id]; slices.Contains(k.lost, by) {
+				k.tell(input{lost: &lost{by, "machine " + by + " was lost: it is silent", []string{id}}})
+				break
+			}
+		}
+	case n < 95 && k.crashes:
+		k.start(Begin{})
+	case n < 96 && k.crashes:
+		k.tear = true
+	default:
+		if due := k.c.state.nextDue(); due < 1<<62 && due > k.now.UnixNano() {
+			k.now = time.Unix(0, due)
+		}
+		k.tell(input{})
+	}
+	return true
+}
+
+// receive lets a machine take a range from the queue that it knows.
+func (k *cluster) receive(m *machine) {
+	q := &k.queue
+	if m.epoch != k.c.state.epoch {
+		q = &k.old
+	}
+	if len(*q) == 0 || len(m.held) >= 3 {
+		return
+	}
+	i := k.rng.IntN(len(*q))
+	r := (*q)[i]
+	if k.rng.IntN(4) > 0 { // else the message comes once more
+		*q = slices.Delete(*q, i, i+1)
+	}
+	if wire.EpochOf(r.ID) < m.epoch || k.claims[r.ID] != "" {
+		return
+	}
+	k.claims[r.ID] = m.id
+	m.held = append(m.held, &work{r, r.From})
+}
+
+// work starts or ends a task of a machine.
+func (k *cluster) work(m *machine) {
+	k.t.Helper()
+	if m.runs != "" {
+		w := m.runsWork
+		oc := k.fate(w.Function, m.runsOwn, w.at)
+		oc.Index, oc.Attempt, oc.Machine, oc.Seconds = w.at, w.Attempt, m.id, 1
+		m.pending = append(m.pending, task.Batch{Function: w.Function, Outcomes: []task.Outcome{oc}})
+		m.runs = ""
+		w.at++
+		return
+	}
+	todo := slices.DeleteFunc(slices.Clone(m.held), func(w *work) bool { return w.at == w.To })
+	if len(todo) == 0 {
+		return
+	}
+	w := todo[k.rng.IntN(len(todo))]
+	name := fmt.Sprintf("%s/%d", w.Function, w.at)
+	f := k.c.state.byName[w.Function]
+	if !m.lost {
+		if f.table.status != nil && f.table.status[w.at] == task.Succeeded {
+			k.t.Fatalf("%s starts after its success was recorded", name)
+		}
+		for _, o := range k.machines {
+			if o.runs == name && !o.lost {
+				k.t.Fatalf("%s runs on %s and on %s", name, o.id, m.id)
+			}
+		}
+	}
+	if f.from != nil {
+		up, err := ReadUpstream(context.Background(), k.store, "r1", w.Upstream, w.at)
+		if err != nil || string(up.Result) != fmt.Sprintf("%q", f.from.spec.Name+"/"+itoa(w.at)) {
+			k.t.Fatalf("%s follows %s, %v", name, up.Result, err)
+		}
+	}
+	m.runs, m.runsWork = name, w
+	if f.table.status != nil {
+		m.runsOwn = ownFailures(f, w.at)
+	}
+}
+
+func ownFailures(f *function, i int) int {
+	if b := f.table.budgets[i]; b != nil {
+		return b.own
+	}
+	return 0
+}
+
+func itoa(i int) string { return fmt.Sprint(i) }
+
+// write stores a segment with what a machine has to report.
+func (k *cluster) write(m *machine) {
+	s := &wire.Segment{Machine: m.id, Session: 1, N: m.written + 1, Batches: m.pending}
+	for _, w := range m.held {
+		if w.at == w.To {
+			s.Ended = append(s.Ended, w.ID)
+		}
+	}
+	if len(s.Batches)+len(s.Ended) == 0 {
+		return
+	}
+	m.written++
+	m.pending = nil
+	m.held = slices.DeleteFunc(m.held, func(w *work) bool { return w.at == w.To })
+	if m.lost {
+		return // nobody looks
+	}
+	key := SegmentsKey(m.id, 1)
+	k.segments[key] = append(k.segments[key], s)
+}
+
+func (k *cluster) report(id string, s *wire.Segment) bool {
+	b, err := s.Encode() // folding must not share memory with what is stored
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	if s, err = wire.DecodeSegment(b); err != nil {
+		k.t.Fatal(err)
+	}
+	return k.tell(input{seg: &segment{key: SegmentsKey(id, s.Session), machine: id, n: s.N, batches: s.Batches, ended: s.Ended}})
+}
+
+// fold reports the next segment of a machine, if there is one.
+func (k *cluster) fold(id string) bool {
+	key := SegmentsKey(id, 1)
+	n := k.c.Folded()[key]
+	return n < len(k.segments[key]) && k.report(id, k.segments[key][n])
+}
+
+func (k *cluster) foldAll(id string) {
+	for k.fold(id) {
+		continue
+	}
+}
+
+// lose gives a machine up; as a zombie it goes on, and nobody listens.
+func (k *cluster) lose(i int, zombie bool) {
+	m := k.machines[i]
+	if m.lost {
+		k.machines = slices.Delete(k.machines, i, i+1)
+		return
+	}
+	m.lost = zombie
+	k.lost = append(k.lost, m.id)
+	if !zombie {
+		k.machines = slices.Delete(k.machines, i, i+1)
+	}
+	epoch := k.c.state.epoch
+	k.gone = append(k.gone, m.id)
+	k.foldAll(m.id)
+	if k.c.state.epoch != epoch {
+		return // it died of that; the next one knows
+	}
+	k.gone = k.gone[:len(k.gone)-1]
+	k.tell(input{lost: &lost{m.id, "machine " + m.id + " was lost: it is silent", k.claimed(m.id)}})
+}
+
+// open is the ids of ranges that have not ended, in an order that is always
+// the same.
+func (k *cluster) open() iter.Seq[string] {
+	return slices.Values(slices.Sorted(maps.Keys(k.c.state.hands.byID)))
+}
+
+func (k *cluster) claimed(id string) []string {
+	var ids []string
+	for r, by := range k.claims {
+		if by == id {
+			ids = append(ids, r)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// leave lets a machine go that gives back what it has not started.
+func (k *cluster) leave(i int) {
+	m := k.machines[i]
+	if m.lost || m.epoch != k.c.state.epoch {
+		return
+	}
+	if slices.ContainsFunc(m.held, func(w *work) bool { return w.at < w.To && k.c.state.byName[w.Function].spec.OnFailureStop }) {
+		return // the order in which such tasks run would be another
+	}
+	for _, w := range m.held {
+		if w.at == w.To {
+			continue
+		}
+		b := task.Batch{Function: w.Function}
+		for i := w.at; i < w.To; i++ {
+			if w == m.runsWork && m.runs != "" && i == w.at {
+				b.Outcomes = append(b.Outcomes, task.Outcome{Index: i, Attempt: w.Attempt, Status: task.Failed,
+					Cause: task.CauseMachine, Machine: m.id, Message: "taken back"})
+				continue
+			}
+			b.Unrun = append(b.Unrun, i)
+		}
+		m.pending = append(m.pending, b)
+		w.at = w.To
+	}
+	m.runs = ""
+	k.write(m)
+	k.machines = slices.Delete(k.machines, i, i+1)
+	k.gone = append(k.gone, m.id)
+	epoch := k.c.state.epoch
+	k.foldAll(m.id)
+	if k.c.state.epoch == epoch {
+		k.gone = k.gone[:len(k.gone)-1]
+	}
+}
+
+// answer is what a fleet does at a takeover: machines say what they hold, and
+// take nothing from old queues any more; what they had reported goes first.
+func (k *cluster) answer() {
+	epoch := k.c.state.epoch
+	for _, m := range k.machines {
+		if !m.lost {
+			k.foldAll(m.id)
+		}
+	}
+	if k.c.state.epoch != epoch {
+		return
+	}
+	var held []cloud.Range
+	for _, m := range k.machines {
+		if m.lost {
+			continue
+		}
+		m.epoch = epoch
+		for _, w := range m.held {
+			held = append(held, w.Range)
+		}
+	}
+	k.old = nil
+	k.waiting = false
+	k.tell(input{held: &held})
+}
+
+// fateOf is like fate, but attempts that machines spoiled change nothing.
+func fateOf(seed uint64) func(fn string, own, i int) task.Outcome {
+	return func(fn string, own, i int) task.Outcome {
+		h := fnv.New64a()
+		fmt.Fprintf(h, "%d/%s/%d/%d", seed, fn, i, own)
+		if h.Sum64()%10 < 3 {
+			return failed(task.CauseExit)
+		}
+		return task.Outcome{Status: task.Succeeded, Result: fmt.Appendf(nil, "%q", fn+"/"+itoa(i))}
+	}
+}
