@@ -20,6 +20,7 @@ const liveAfter = 500 * time.Millisecond
 func (s *session) writeBeats() {
 	var last, retry time.Time
 	var told []task.Live
+	segments := -1 // as told last
 	for {
 		now := time.Now()
 		s.mu.Lock()
@@ -31,7 +32,8 @@ func (s *session) writeBeats() {
 		}
 		long := longRunning(live, now)
 		s.mu.Lock()
-		f := beatFacts{last: last, now: s.beatNow, held: s.heldDirty, live: !slices.Equal(long, told), retry: retry, pace: s.control.Pace}
+		f := beatFacts{last: last, now: s.beatNow, held: s.heldDirty, retry: retry, pace: s.control.Pace}
+		f.live = segments >= 0 && segments != s.st.segments || !slices.Equal(long, told)
 		at, ch, gone := beatAt(&f), s.changed, s.state == wire.StateGone
 		if now.Before(at) {
 			if next := now.Add(time.Second); len(s.held) > 0 && next.Before(at) {
@@ -50,7 +52,7 @@ func (s *session) writeBeats() {
 
 		err := s.put(wire.BeatKey(s.st.run, s.m.id.ID), b)
 		if err == nil {
-			last, retry, told = now, time.Time{}, long
+			last, retry, told, segments = now, time.Time{}, long, b.Segments
 			s.update(func() { s.beatAt, s.seq = now, b.Seq })
 			if gone {
 				return

@@ -170,7 +170,7 @@ type beatFacts struct {
 	last  time.Time // when the last one was begun; zero: there was none
 	now   bool      // the state or the epoch has changed
 	held  bool      // what is held has changed
-	live  bool      // which tasks run has changed
+	live  bool      // which tasks run, or the number of segments, has changed
 	retry time.Time // after a failure: not before
 	pace  time.Duration
 }
@@ -194,7 +194,7 @@ func beatAt(f *beatFacts) time.Time {
 
 const (
 	beatHeld = time.Second     // least time between beats for what is held
-	beatLive = 5 * time.Second // and for which tasks run
+	beatLive = 5 * time.Second // and for which tasks run and what was reported
 )
 
 // segmentFacts is what segmentAt goes by.
