@@ -161,15 +161,15 @@ func TestCatalogueWithoutParts(t *testing.T) {
 	broken := errors.New("no such luck")
 	for _, c := range []struct {
 		name  string
-		lists lists
+		lists *lists
 		notes []string
 		types int
 	}{
-		{"price list", lists{priceErr: broken}, []string{"on-demand prices are approximate", "no such luck"}, 2},
-		{"spot prices", lists{spotErr: broken, demand: "0.1"}, []string{"spot prices are approximate", "no such luck"}, 2},
-		{"EC2", lists{ec2Err: broken, demand: "0.1"}, []string{"built-in table", "EC2 could not be asked", "no such luck"}, 300},
+		{"price list", &lists{priceErr: broken}, []string{"on-demand prices are approximate", "no such luck"}, 2},
+		{"spot prices", &lists{spotErr: broken, demand: "0.1"}, []string{"spot prices are approximate", "no such luck"}, 2},
+		{"EC2", &lists{ec2Err: broken, demand: "0.1"}, []string{"built-in table", "EC2 could not be asked", "no such luck"}, 300},
 	} {
-		got := readCatalogue(t, reader(&c.lists, "", start))
+		got := readCatalogue(t, reader(c.lists, "", start))
 		notes := strings.Join(got.Notes, "\n")
 		for _, want := range c.notes {
 			if !strings.Contains(notes, want) {
