@@ -91,10 +91,19 @@ func openHashCacheFile(name string) *hashCache {
 	return c
 }
 
-// save keeps what was asked for. A cache that cannot be written is no error.
+// maxCached is how many files a cache remembers at most.
+const maxCached = 1 << 20
+
+// save keeps what is known. A cache that cannot be written is no error.
 func (c *hashCache) save() {
-	if c.file == "" || !c.dirty && len(c.now) == len(c.old) {
+	if c.file == "" || !c.dirty {
 		return
+	}
+	// Others may have been asked for by another pipeline in the same folder.
+	for name, e := range c.old {
+		if _, ok := c.now[name]; !ok && len(c.now) < maxCached {
+			c.now[name] = e
+		}
 	}
 	b := []byte(hashCacheMagic)
 	for name, e := range c.now {

@@ -357,7 +357,7 @@ func (p *puller) makeLink(f *storedFile) error {
 // could leave no trace in its times is read again next time.
 func (p *puller) remember() {
 	const tick = 20 * time.Millisecond // of the clock that file systems use
-	p.cache.now = make(map[string]cached, len(p.s.Files))
+	p.cache.old, p.cache.now = nil, make(map[string]cached, len(p.s.Files))
 	for i := range p.s.Files {
 		f := &p.s.Files[i]
 		if f.Link != "" {
