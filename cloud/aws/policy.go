@@ -47,6 +47,7 @@ const (
 	MachineRole     = "coiled-jobs-machine"
 	CoordinatorRole = "coiled-jobs-coordinator"
 	spotRole        = "AWSServiceRoleForEC2Spot"
+	spotRolePath    = "/aws-service-role/spot.amazonaws.com/"
 )
 
 // PolicyNames are the policies that PolicyFor knows, with who they are for.
@@ -213,9 +214,9 @@ func personPolicy(a Account) Policy {
 		allow("ListStore", []string{"s3:ListBucket", "s3:ListBucketMultipartUploads"}, []string{a.bucketARN("")}, a.own()),
 		allow("Secrets", []string{"ssm:DeleteParameters", "ssm:GetParameter", "ssm:GetParameters",
 			"ssm:GetParametersByPath", "ssm:PutParameter"}, []string{a.parameterARN()}, nil),
-		allow("CheckSetup", []string{"iam:GetInstanceProfile", "iam:GetRole"}, []string{a.roleARN(MachineRole), a.roleARN(CoordinatorRole),
-			a.roleARN("aws-service-role/spot.amazonaws.com/" + spotRole), a.arn("iam", "", a.ID, "instance-profile/"+MachineRole),
+		allow("CheckSetup", []string{"iam:GetInstanceProfile"}, []string{a.arn("iam", "", a.ID, "instance-profile/"+MachineRole),
 			a.arn("iam", "", a.ID, "instance-profile/"+CoordinatorRole)}, nil),
+		allow("CheckSpotRole", []string{"iam:ListRoles"}, []string{a.arn("iam", "", a.ID, "role"+spotRolePath+"*")}, nil),
 	}, launching(a, MachineRole, CoordinatorRole)...)}
 }
 
@@ -234,8 +235,7 @@ func setupPolicy(a Account) Policy {
 			"iam:PassRole", "iam:PutRolePolicy", "iam:TagRole", "iam:UpdateAssumeRolePolicy"}, roles, nil),
 		allow("Profiles", []string{"iam:AddRoleToInstanceProfile", "iam:CreateInstanceProfile", "iam:DeleteInstanceProfile",
 			"iam:GetInstanceProfile", "iam:RemoveRoleFromInstanceProfile", "iam:TagInstanceProfile"}, profiles, nil),
-		allow("SpotRole", []string{"iam:CreateServiceLinkedRole", "iam:GetRole"},
-			[]string{a.roleARN("aws-service-role/spot.amazonaws.com/" + spotRole)}, nil),
+		allow("SpotRole", []string{"iam:CreateServiceLinkedRole", "iam:ListRoles"}, []string{a.arn("iam", "", a.ID, "role"+spotRolePath+"*")}, nil),
 		allow("Look", []string{"ec2:DescribeInstances", "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "servicequotas:GetServiceQuota"}, []string{"*"}, nil),
 		allow("Group", []string{"ec2:CreateSecurityGroup"}, []string{a.ec2ARN(a.ID, "security-group"), a.ec2ARN(a.ID, "vpc")}, nil),
 		allow("TagGroup", []string{"ec2:CreateTags"}, []string{a.ec2ARN(a.ID, "security-group")},

@@ -150,7 +150,7 @@ func (s *Setup) Do(ctx context.Context, done func(SetupItem)) error {
 // planSpotRole plans the role that EC2 needs to launch spot machines. It
 // belongs to the account: other programs use it too.
 func (x *admin) planSpotRole(ctx context.Context, s *Setup) error {
-	there, err := x.roleThere(ctx, spotRole)
+	there, err := x.spotRoleThere(ctx)
 	if err != nil {
 		return err
 	}
@@ -169,6 +169,18 @@ func (x *admin) planSpotRole(ctx context.Context, s *Setup) error {
 		return err
 	})
 	return nil
+}
+
+// spotRoleThere says whether the account has the role for spot machines: the
+// only one below its path.
+func (x *admin) spotRoleThere(ctx context.Context) (bool, error) {
+	there := false
+	err := x.call(ctx, "look for", "role "+spotRole, "iam:ListRoles", func(ctx context.Context) error {
+		out, err := x.iam.ListRoles(ctx, &iam.ListRolesInput{PathPrefix: aws.String(spotRolePath)})
+		there = err == nil && len(out.Roles) > 0
+		return err
+	})
+	return there, err
 }
 
 // planGroup plans the security group of machines in the default network. Where
