@@ -150,7 +150,7 @@ def announce(instance, spec, lifecycle):
     template = instance.ec2_backend.get_launch_template(spec.launch_template_spec["LaunchTemplateId"])
     data = template.get_version(template.default_version_number).data
     instance.instance_initiated_shutdown_behavior = data.get("InstanceInitiatedShutdownBehavior") or "stop"
-    profile = spec.iam_instance_profile or {}
+    profile = data.get("IamInstanceProfile") or {}
     machines[instance.id] = instance
     say(
         event="begin",
