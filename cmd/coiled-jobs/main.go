@@ -91,7 +91,7 @@ Exit codes: 0 done, 1 a function failed, 2 bad usage or pipeline file, 3 could n
 		newVersionCmd(a), newCompletionCmd(a))
 	add("schedule", newTickCmd(a, runTick), newSchedulesCmd(a, runSchedules), newTriggerCmd(a, runTrigger),
 		newBackfillCmd(a, runBackfill), newPauseCmd(a, runPause))
-	add("more", newCoordinateCmd(a, runCoordinate)) // hidden, like those that come later
+	add("more", newCoordinateCmd(a, runCoordinate), newGithubCmd(a)) // hidden, like those that come later
 	add("more", laterCmds()...)
 	return root
 }
