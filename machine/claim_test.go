@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
-	"github.com/coiled-jobs/coiled-jobs/cloud/cloudtest"
 	"github.com/coiled-jobs/coiled-jobs/task"
 	"github.com/coiled-jobs/coiled-jobs/wire"
 )
@@ -43,9 +42,7 @@ func TestClaimConflict(t *testing.T) {
 		if r.startCount() != 0 || r.queue("r1").Len() != 1 {
 			t.Fatalf("%d tasks were started, %d messages", r.startCount(), r.queue("r1").Len())
 		}
-		r.mu.Lock()
-		r.control["r1"].Lost = []string{"i-2/3"}
-		r.mu.Unlock()
+		r.tell("r1", func(c *wire.Control) { c.Lost = []string{"i-2/3"} })
 		r.send("r1", 1, [2]int{5, 6}) // keeps it from being idle for too long
 		time.Sleep(3 * time.Minute)
 		if r.startCount() != 1 || r.queue("r1").Len() != 0 {
@@ -251,7 +248,7 @@ func TestEpoch(t *testing.T) {
 				have := r.send("r1", 1, [2]int{0, 1})[0]
 				r.start()
 				time.Sleep(4 * time.Second)
-				r.queues["r1-2"] = cloudtest.NewQueue()
+				r.newQueue("r1-2")
 				r.put(wire.StartKey("r1", "f", 2), wire.Start{Function: "f", Count: 1000})
 				r.tell("r1", func(c *wire.Control) {
 					c.Epoch = 2
@@ -302,7 +299,7 @@ func TestEpochWhileClaiming(t *testing.T) {
 		r.send("r1", 1, [2]int{0, 1})
 		r.start()
 		time.Sleep(time.Second)
-		r.queues["r1-2"] = cloudtest.NewQueue()
+		r.newQueue("r1-2")
 		r.tell("r1", func(c *wire.Control) {
 			c.Epoch = 2
 			c.Kinds = map[string]wire.KindControl{"k": {Queue: "r1-2", More: true}}

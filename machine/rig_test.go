@@ -303,6 +303,8 @@ func (r *rig) put(key string, v any) {
 // tell changes what the coordinator says.
 func (r *rig) tell(run string, change func(*wire.Control)) {
 	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	change(r.control[run])
 	r.put(wire.ControlKey(run), r.control[run])
 }
@@ -320,9 +322,8 @@ func (r *rig) extend(run string) {
 		for {
 			r.mu.Lock()
 			r.control[run].Until = time.Now().Add(15 * time.Minute)
-			b, _ := json.Marshal(r.control[run])
+			r.put(wire.ControlKey(run), r.control[run])
 			r.mu.Unlock()
-			_ = r.store.Put(context.Background(), wire.ControlKey(run), b)
 			select {
 			case <-stop:
 				return
@@ -380,7 +381,18 @@ func (r *rig) send(run string, epoch int, ranges ...[2]int) []cloud.Range {
 	return list
 }
 
-func (r *rig) queue(run string) *cloudtest.Queue { return r.queues[r.control[run].Kinds["k"].Queue] }
+func (r *rig) queue(run string) *cloudtest.Queue {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.queues[r.control[run].Kinds["k"].Queue]
+}
+
+// newQueue adds a queue that machines can join.
+func (r *rig) newQueue(url string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.queues[url] = cloudtest.NewQueue()
+}
 
 func (r *rig) started(fn string, i int, _ string) {
 	r.mu.Lock()
