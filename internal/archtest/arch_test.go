@@ -75,6 +75,15 @@ var rules = []rule{
 		from: []string{"..."}, to: []string{"cloud/cloudtest"}, but: []string{"cloud/cloudtest"},
 		why: "fakes are for tests",
 	},
+	{
+		from: []string{"..."}, to: []string{"internal/hypervisor"},
+		why: "machines of our own are for tests",
+	},
+	{
+		from: []string{"agent/...", "bundle/...", "cloud/...", "cmd/...", "engine/...", "executor/...", "fleet/...", "machine/...", "software/..."},
+		to:   []string{"internal/motoserver", "internal/s3server"},
+		why:  "servers that others wrote are for tests",
+	},
 }
 
 // only says who may import a library directly.
