@@ -366,7 +366,7 @@ func (f *Fleet) listed(list []cloud.Machine, asked time.Time) {
 		}
 		seen[x.ID] = true
 		if m := s.machines[x.ID]; m != nil {
-			m.listed, m.missing = true, 0
+			m.listed, m.missing, m.confirmed = true, 0, false
 			continue
 		}
 		f.adopt(x)
@@ -384,15 +384,22 @@ func (f *Fleet) listed(list []cloud.Machine, asked time.Time) {
 				m.missing = vanished
 			}
 		}
-		if m.missing < vanished {
-			continue
-		}
-		if (m.phase == left || m.phase == leaving && len(m.beat.Held) == 0) && !s.holds(m) && !m.losing && m.folded >= m.known {
-			f.end(m, orText(m.dismissed, orText(m.beat.Why, "it left")), asked)
-		} else if m.dismissed != "" && m.phase == booting {
-			f.end(m, m.dismissed, asked)
+		if m.missing >= vanished && !m.confirmed && !m.confirming {
+			f.confirm(m)
 		}
 	}
+}
+
+// confirm reads the last words of a machine that has ended.
+func (f *Fleet) confirm(m *machine) {
+	m.confirming = true
+	f.run(func() {
+		r := f.readBeat(f.ctx, m.ID)
+		f.do(func() {
+			m.confirming, m.confirmed = false, r.err == nil
+			f.beatSeen(r, time.Now())
+		})
+	})
 }
 
 // adopt takes in a machine of the run that this coordinator did not know.

@@ -37,6 +37,11 @@ type (
 		m   *machine
 		why string
 	}
+	// actEnded notes that a machine that had left is gone.
+	actEnded struct {
+		m   *machine
+		why string
+	}
 	// actLimit stops the run.
 	actLimit struct{ reason string }
 	// actFail ends the run: it cannot go on.
@@ -50,6 +55,9 @@ type (
 const (
 	// bootWithin is how long a machine may take until its first heartbeat.
 	bootWithin = 10 * time.Minute
+	// invitedWithin is the same for one that was invited from a pool, where
+	// machines look for invitations every second.
+	invitedWithin = 2 * time.Minute
 	// bootFailures in a row, with nothing that ever worked, end the run.
 	bootFailures = 3
 	// waitingTooLong is how long a range may lie on the queue while machines
@@ -91,19 +99,22 @@ func decide(s *state, now time.Time) []action {
 func (s *state) decideMachines(now time.Time) []action {
 	var acts []action
 	for _, m := range s.sorted() {
+		gone := m.missing >= vanished && m.confirmed
 		switch {
 		case m.losing || m.phase == ended:
-		case m.phase == booting && m.missing >= vanished:
+		case m.phase == booting && gone:
 			acts = append(acts, actBootLog{m, "it ended before it said hello"})
-		case m.phase == booting && now.Sub(m.seen) > bootWithin:
-			acts = append(acts, actBootLog{m, fmt.Sprintf("it did not say hello within %s", bootWithin)})
+		case m.phase == booting && now.Sub(m.seen) > m.bootWithin():
+			acts = append(acts, actBootLog{m, fmt.Sprintf("it did not say hello within %s", m.bootWithin())})
 		case m.phase == booting:
-		case m.missing >= vanished:
-			acts = append(acts, actGiveUp{m: m, why: "it has ended"})
+		case (gone || m.phase == left) && (m.reading || m.folded < m.known): // its last words first
+		case m.phase == left && s.holds(m):
+			acts = append(acts, actGiveUp{m: m, why: orText(m.beat.Why, "it left with work that it had not done")})
+		case gone && (m.phase == left || m.phase == leaving && !s.holds(m)):
+			acts = append(acts, actEnded{m, orText(m.dismissed, orText(m.beat.Why, "it left"))})
+		case gone:
+			acts = append(acts, actGiveUp{m: m, why: orText(m.dismissed, orText(m.beat.Why, "it has ended"))})
 		case m.phase == left:
-			if s.holds(m) {
-				acts = append(acts, actGiveUp{m: m, why: orText(m.beat.Why, "it left with work that it had not done")})
-			}
 		case m.silent >= wire.Silence:
 			acts = append(acts, actGiveUp{m: m, why: fmt.Sprintf("no sign of life for %s", m.silent.Round(time.Second)), terminate: true})
 		}
@@ -118,12 +129,16 @@ func orText(s, otherwise string) string {
 	return otherwise
 }
 
-// holds says whether a machine that has left holds ranges, all of its segments
-// having been taken.
-func (s *state) holds(m *machine) bool {
-	if m.folded < m.known || m.reading {
-		return false
+// bootWithin is how long the machine may take until its first heartbeat.
+func (m *machine) bootWithin() time.Duration {
+	if m.token == "" && !m.listed {
+		return invitedWithin
 	}
+	return bootWithin
+}
+
+// holds says whether a machine holds ranges.
+func (s *state) holds(m *machine) bool {
 	for _, r := range s.ranges {
 		if r.holder == m.name() {
 			return true

@@ -158,6 +158,8 @@ func (f *Fleet) perform(a action, now time.Time) {
 		f.giveUp(a.m, a.why, a.terminate, now)
 	case actBootLog:
 		f.noBoot(a.m, a.why)
+	case actEnded:
+		f.end(a.m, a.why, now)
 	case actTerminate:
 		f.terminate(a.list, a.why)
 	case actLimit:

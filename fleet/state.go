@@ -84,7 +84,9 @@ type machine struct {
 	lastRead time.Time     // of the last read that succeeded; zero after one that failed
 	listed   bool          // the cloud has shown it
 	missing  int           // listings without it since
-	granted  time.Time     // the latest grant that it can know of
+	// confirmed: its heartbeat was read after it was found missing.
+	confirming, confirmed bool
+	granted               time.Time // the latest grant that it can know of
 
 	folded  int // segments taken
 	known   int // segments that are there

@@ -201,7 +201,7 @@ func (f *Fleet) found(alive map[string]cloud.Machine, beats []string, folded map
 					m.Machine = p
 				}
 			}
-			m.missing = vanished
+			m.missing, m.confirmed = vanished, true
 			m.phase = working
 			s.machines[id] = m
 			m.seen, m.granted = time.Now(), s.written.Until

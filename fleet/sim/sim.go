@@ -1,0 +1,460 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/agent"
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/cloud/cloudtest"
+	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/fleet"
+	"github.com/coiled-jobs/coiled-jobs/machine"
+	"github.com/coiled-jobs/coiled-jobs/planner"
+	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/task"
+	"github.com/coiled-jobs/coiled-jobs/wire"
+)
+
+// Config is a world to try a run in.
+type Config struct {
+	Source string // of the pipeline file
+	// Seconds is how long an attempt takes.
+	Seconds func(fn string, index, attempt int) float64
+	// Kind is what the run's machines are; Functions, Name and Pool are filled
+	// in. Only Setup.KeepAlive and the like need to be given.
+	Kind       fleet.Kind
+	Limits     fleet.Limits
+	Unattended time.Duration
+	// Boot is the time from the launch of a machine to its agent; nil: 40 s.
+	Boot func(rng *rand.Rand) time.Duration
+	// Latency is that of each request to the store and queues, Lossy the share
+	// of writes of which the reply is lost.
+	Latency time.Duration
+	Lossy   float64
+	// Region is where machines are; nil: one with enough of all.
+	Region *cloudtest.Region
+	Seed   uint64
+	Log    io.Writer // what machines log; nil: nothing
+}
+
+// World is a cloud, a store and whatever runs there.
+type World struct {
+	cfg      Config
+	Region   *cloudtest.Region
+	store    *cloudtest.Store
+	machines *cloudtest.Fleet
+	pipeline *spec.Pipeline
+	begun    time.Time
+
+	mu      sync.Mutex
+	rng     *rand.Rand
+	queues  map[string]*queue
+	procs   map[string]*proc
+	all     []*proc
+	work    sync.WaitGroup
+	Notices []string
+
+	// What tasks did.
+	running  map[string]string // "fn/i": machine
+	Doubled  int               // starts while the same task ran elsewhere
+	attempts map[string]int
+	Used     float64 // seconds of attempts
+	Starts   int
+}
+
+// proc is a machine that runs.
+type proc struct {
+	id     string
+	spot   bool
+	link   *link
+	cancel context.CancelFunc
+	begun  time.Time
+	ended  time.Time
+	timer  *time.Timer
+}
+
+// New makes a world.
+func New(cfg Config) (*World, error) {
+	p, err := executor.Bind([]byte(cfg.Source), "pipeline.yaml", nil, "aws")
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Boot == nil {
+		cfg.Boot = func(*rand.Rand) time.Duration { return 40 * time.Second }
+	}
+	w := &World{cfg: cfg, Region: cfg.Region, store: cloudtest.NewStore(), pipeline: p, rng: rand.New(rand.NewPCG(cfg.Seed, 1)),
+		queues: map[string]*queue{}, procs: map[string]*proc{}, running: map[string]string{}, attempts: map[string]int{}, begun: time.Now()}
+	if w.Region == nil {
+		w.Region = &cloudtest.Region{Default: 1 << 20}
+	}
+	w.Region.Started, w.Region.Ended = w.started, w.ended
+	w.machines = cloudtest.NewFleet(w.Region, "zone-a", "zone-b", "zone-c")
+	return w, nil
+}
+
+// starts and ends note what tasks do.
+func (w *World) starts(fn string, i, attempt int, id string) {
+	key := fmt.Sprintf("%s/%d", fn, i)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.Starts++
+	if other, ok := w.running[key]; ok && other != id {
+		w.Doubled++
+	}
+	w.running[key] = id
+	w.attempts[key] = max(w.attempts[key], attempt)
+}
+
+func (w *World) ends(fn string, i int, id string, seconds float64) {
+	key := fmt.Sprintf("%s/%d", fn, i)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.running[key] == id {
+		delete(w.running, key)
+	}
+	w.Used += seconds
+}
+
+func (w *World) link(store *cloudtest.Store) *link {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return &link{Store: store, latency: w.cfg.Latency, lossy: w.cfg.Lossy, rng: rand.New(rand.NewPCG(w.rng.Uint64(), 2))}
+}
+
+// started boots a machine that was launched.
+func (w *World) started(i cloudtest.Instance) {
+	ctx, cancel := context.WithCancel(context.Background())
+	p := &proc{id: i.ID, spot: i.Spot, link: w.link(w.store.Process()), cancel: cancel, begun: time.Now()}
+	w.mu.Lock()
+	w.procs[i.ID] = p
+	w.all = append(w.all, p)
+	boot := w.cfg.Boot(w.rng)
+	w.mu.Unlock()
+	w.work.Go(func() {
+		if !sleep(ctx, boot) {
+			return
+		}
+		log := slog.New(slog.DiscardHandler)
+		if w.cfg.Log != nil {
+			log = slog.New(slog.NewTextHandler(w.cfg.Log, nil)).With("m", i.ID)
+		}
+		kind := i.Tags["pool"] // one kind, one pool
+		err := machine.Run(ctx, machine.Config{Run: i.Tags["run"], Kind: kind, Store: p.link, JoinQueue: w.join(p.link), Host: &host{w, i},
+			Prepare:   func(context.Context, *machine.Job) (*machine.Prepared, error) { return &machine.Prepared{}, nil },
+			NewWorker: func(c agent.Config) machine.Worker { return &worker{w: w, cfg: c, live: map[*task.Live]bool{}} }, Logger: log})
+		if err != nil {
+			log.Error("machine", "err", err)
+			w.Region.PowerOff(i.ID)
+		}
+	})
+}
+
+// ended is a machine that has no power any more.
+func (w *World) ended(i cloudtest.Instance) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p := w.procs[i.ID]; p != nil && p.ended.IsZero() {
+		p.ended = time.Now()
+		p.link.Store.Kill()
+		p.cancel()
+	}
+}
+
+func (w *World) join(l *link) func(context.Context, string) (cloud.Queue, error) {
+	return func(ctx context.Context, url string) (cloud.Queue, error) {
+		if err := l.wait(ctx, url); err != nil {
+			return nil, err
+		}
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		q := w.queues[url]
+		if q == nil {
+			return nil, closedError()
+		}
+		return port{q, l}, nil
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// host is the computer of a machine.
+type host struct {
+	w *World
+	i cloudtest.Instance
+}
+
+func (h *host) Identity(context.Context) (machine.Identity, error) {
+	return machine.Identity{ID: h.i.ID, Type: h.i.Type, Zone: h.i.Zone, Spot: h.i.Spot, CPUs: 2, Launched: h.i.Launched}, nil
+}
+
+func (h *host) Notice(context.Context) (time.Time, error) {
+	at, _ := h.w.Region.Notice(h.i.ID)
+	return at, nil
+}
+
+func (h *host) Arm(at time.Time) error {
+	h.w.arm(h.i.ID, at)
+	return nil
+}
+
+func (h *host) PowerOff() { h.w.Region.PowerOff(h.i.ID) }
+
+func (h *host) Metrics() wire.Metrics { return wire.Metrics{CPUs: 2} }
+
+// arm is the timer of a machine's system: it works whatever became of its agent.
+func (w *World) arm(id string, at time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.procs[id]
+	if p == nil {
+		return
+	}
+	if p.timer != nil {
+		p.timer.Stop()
+	}
+	p.timer = time.AfterFunc(time.Until(at), func() { w.Region.PowerOff(id) })
+}
+
+// Alive is the machines that live.
+func (w *World) Alive() int { return len(w.Region.Live()) }
+
+// Pick is a machine that lives and pleases want; "" if there is none.
+func (w *World) Pick(want func(id string, spot bool) bool) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var ids []string
+	for _, p := range w.all {
+		if p.ended.IsZero() && (want == nil || want(p.id, p.spot)) {
+			ids = append(ids, p.id)
+		}
+	}
+	if len(ids) == 0 {
+		return ""
+	}
+	return ids[w.rng.IntN(len(ids))]
+}
+
+// Cut cuts a machine's network, or mends it.
+func (w *World) Cut(id string, down bool) {
+	w.mu.Lock()
+	p := w.procs[id]
+	w.mu.Unlock()
+	p.link.cut(down)
+}
+
+// Billed is the seconds that machines were billed for.
+func (w *World) Billed() float64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	sum := 0.0
+	for _, p := range w.all {
+		end := p.ended
+		if end.IsZero() {
+			end = time.Now()
+		}
+		sum += max(60, end.Sub(p.begun).Seconds())
+	}
+	return sum
+}
+
+// Machines is how many machines there ever were.
+func (w *World) Machines() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.all)
+}
+
+// Wait waits until no machine works any more.
+func (w *World) Wait() { w.work.Wait() }
+
+// Run is a coordinator at work.
+type Run struct {
+	w      *World
+	Coord  *executor.Coordinator
+	Fleet  *fleet.Fleet
+	link   *link
+	done   chan struct{}
+	cancel context.CancelCauseFunc
+	report executor.Report
+	left   fleet.Left
+	err    error
+	Closed time.Time // when the run had its final status and Close began
+}
+
+const runID = "r"
+
+// Create records the run; Start begins or resumes it.
+func (w *World) Create(ctx context.Context) error {
+	plan, err := planner.Make(ctx, w.pipeline, planner.Inputs{}, planner.Options{})
+	if err != nil {
+		return err
+	}
+	h := &executor.Header{Run: runID, Pipeline: w.pipeline.Name, File: "pipeline.yaml", Cloud: "aws", Created: time.Now(), Token: "t", Planned: map[string]int{}}
+	for _, f := range plan.Functions {
+		if f.Tasks >= 0 {
+			h.Planned[f.Name] = f.Tasks
+		}
+		if f.Items != nil {
+			if err := executor.SaveItems(ctx, w.store, runID, f.Name, f.Items); err != nil {
+				return err
+			}
+		}
+	}
+	return executor.Create(ctx, w.store, h, []byte(w.cfg.Source))
+}
+
+// Start makes a coordinator that begins the run, or goes on with it.
+func (w *World) Start(ctx context.Context) (*Run, error) {
+	l := w.link(w.store.Process())
+	l.lossy = 0
+	r := &Run{w: w, link: l, done: make(chan struct{})}
+	h, err := executor.LoadHeader(ctx, l, runID)
+	if err != nil {
+		return nil, err
+	}
+	kind := w.cfg.Kind
+	kind.Name, kind.Pool = "k", "k"
+	kind.Functions = nil
+	for _, f := range w.pipeline.Functions {
+		kind.Functions = append(kind.Functions, f.Name)
+	}
+	if kind.Setup.MaxLife == 0 {
+		kind.Setup.MaxLife = 24 * time.Hour
+	}
+	if kind.Setup.IdleTimeout == 0 {
+		kind.Setup.IdleTimeout = 10 * time.Minute
+	}
+	if kind.Setup.Threads == 0 {
+		kind.Setup.Threads = 1
+	}
+	limits := w.cfg.Limits
+	r.Fleet = fleet.New(fleet.Config{Run: runID, Epoch: func() int { return r.Coord.Epoch() }, Store: l, Machines: rental{w.machines, l},
+		Coordinator: later{r}, OpenQueue: func(_ context.Context, name string) (fleet.Queue, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			q := newQueue("q:" + name)
+			w.queues[q.url] = q
+			return port{q, l}, nil
+		}, JoinQueue: w.join(l), Kinds: []fleet.Kind{kind}, Limits: limits, Unattended: w.cfg.Unattended, Notice: r.notice})
+	r.Coord, err = executor.NewCoordinator(ctx, executor.Config{Store: l, Queue: r.Fleet.Queue(), Header: h, Pipeline: w.pipeline,
+		StopWork: r.Fleet.StopWork, Live: r.Fleet.Live, Host: "sim", Poll: 2 * time.Second,
+		Remote: &executor.RemoteConfig{Capacity: r.Fleet.Capacity, Close: func(ctx context.Context, _ executor.RunStatus) {
+			r.Closed = time.Now()
+			left, err := r.Fleet.Close(ctx)
+			r.left = left
+			if err != nil {
+				r.notice("close: " + err.Error())
+			}
+		}}})
+	if err != nil {
+		return nil, err
+	}
+	run, cancel := context.WithCancelCause(ctx)
+	r.cancel = cancel
+	go func() {
+		defer close(r.done)
+		r.Fleet.Start(run)
+		r.report, r.err = r.Coord.Run(run)
+		if r.err != nil {
+			r.Fleet.Abandon()
+			_, _ = r.Fleet.Close(run)
+		}
+	}()
+	return r, nil
+}
+
+func (r *Run) notice(text string) {
+	r.w.mu.Lock()
+	defer r.w.mu.Unlock()
+	r.w.Notices = append(r.w.Notices, fmt.Sprintf("%6.0fs %s", time.Since(r.w.begun).Seconds(), text))
+}
+
+// Wait waits for the end of the run.
+func (r *Run) Wait() (executor.Report, fleet.Left, error) {
+	<-r.done
+	return r.report, r.left, r.err
+}
+
+// Kill ends the coordinator as kill -9 does.
+func (r *Run) Kill() {
+	r.link.Store.Kill()
+	r.link.cut(true)
+	r.Fleet.Abandon()
+	go r.Coord.AgentsDone(errors.New("killed"))
+	<-r.done
+}
+
+// Cancel asks for the end of the run.
+func (r *Run) Cancel(why string) { r.cancel(errors.New(why)) }
+
+// Done is closed when the run has ended.
+func (r *Run) Done() <-chan struct{} { return r.done }
+
+// Log is what people were told, in order.
+func (w *World) Log() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.Notices)
+}
+
+// rental is the cloud as a coordinator reaches it.
+type rental struct {
+	*cloudtest.Fleet
+	link *link
+}
+
+func (r rental) Launch(ctx context.Context, s cloud.MachineSpec) ([]cloud.Machine, error) {
+	if err := r.link.wait(ctx, "machines"); err != nil {
+		return nil, err
+	}
+	return r.Fleet.Launch(ctx, s)
+}
+
+func (r rental) List(ctx context.Context, run string) ([]cloud.Machine, error) {
+	if err := r.link.wait(ctx, "machines"); err != nil {
+		return nil, err
+	}
+	return r.Fleet.List(ctx, run)
+}
+
+func (r rental) Terminate(ctx context.Context, ids ...string) error {
+	if err := r.link.wait(ctx, "machines"); err != nil {
+		return err
+	}
+	return r.Fleet.Terminate(ctx, ids...)
+}
+
+// later is a coordinator that is made after its fleet.
+type later struct{ r *Run }
+
+func (l later) Demand() []task.Demand         { return l.r.Coord.Demand() }
+func (l later) StoppedFunctions() []string    { return l.r.Coord.StoppedFunctions() }
+func (l later) Folded() map[string]int        { return l.r.Coord.Folded() }
+func (l later) Held(r []cloud.Range)          { l.r.Coord.Held(r) }
+func (l later) CapacityChanged()              { l.r.Coord.CapacityChanged() }
+func (l later) MachineChanged(m task.Machine) { l.r.Coord.MachineChanged(m) }
+func (l later) Limit(reason string)           { l.r.Coord.Limit(reason) }
+func (l later) AgentsDone(err error)          { l.r.Coord.AgentsDone(err) }
+func (l later) Lost(machine, message string, ids []string) {
+	l.r.Coord.Lost(machine, message, ids)
+}
+func (l later) ReportSegment(machine string, session, n int, batches []task.Batch, ended []string) {
+	l.r.Coord.ReportSegment(machine, session, n, batches, ended)
+}
