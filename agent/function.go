@@ -345,6 +345,9 @@ func (fn *function) program(name, path string) (string, error) {
 		return "", errors.New("the name of the program is empty")
 	}
 	dir := fn.a.run.Dir
+	if len(fn.a.run.Wrap) > 0 {
+		return name, nil
+	}
 	if strings.Contains(name, "/") {
 		if !filepath.IsAbs(name) {
 			name = filepath.Join(dir, name)

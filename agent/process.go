@@ -133,6 +133,9 @@ func short(text string) string {
 
 // start starts the command of a job.
 func (s *slot) start(j *job, cmd *command) (*child, error) {
+	if wrap := s.a.run.Wrap; len(wrap) > 0 {
+		cmd.path, cmd.argv = wrap[0], append(wrap[:len(wrap):len(wrap)], cmd.argv...)
+	}
 	ch, err := startChild(cmd)
 	if errors.Is(err, syscall.ENOENT) && !strings.Contains(cmd.argv[0], "/") {
 		// Somebody replaced the program since we looked.

@@ -25,6 +25,10 @@ type Run struct {
 	Prefix string
 	// BaseEnv is the environment tasks inherit ("NAME=value").
 	BaseEnv []string
+	// Wrap goes before the command of every task and interpreter: an absolute
+	// path and arguments, which start what follows them elsewhere, say in a
+	// container. Programs are looked up there then. Empty: nothing.
+	Wrap []string
 	// Secrets are the resolved secrets by variable name. Their values never
 	// appear in logs, messages or stored standard error: they become ***.
 	Secrets map[string]string

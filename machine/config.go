@@ -85,9 +85,13 @@ type Job struct {
 	Dir string
 	// Scratch is a folder on the machine's disk, removed when the run is left.
 	Scratch string
+	// Home is the HOME of tasks, removed as well.
+	Home string
 	// Software is a folder that stays when the run is left.
 	Software string
 	Machine  string
+	Exe      string   // this program
+	Environ  []string // for what installs
 	Logger   *slog.Logger
 }
 
@@ -95,6 +99,8 @@ type Job struct {
 type Prepared struct {
 	// Env is put over the environment of tasks ("NAME=value").
 	Env []string
+	// Wrap goes before the command of every task; see agent.Run.
+	Wrap []string
 	// Place puts what one task reads where it expects it; nil: nothing has to be.
 	Place func(ctx context.Context, fn string, index int, item any) error
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -25,7 +26,7 @@ type stay struct {
 	header   *executor.Header
 	pipeline *spec.Pipeline
 	slots    int
-	dir      string // of everything below
+	dir      string // of work, scratch and home
 	needs    *needs
 
 	next     int // number of the next session
@@ -45,7 +46,8 @@ type stay struct {
 func (m *machine) arrive(ctx context.Context, inv *wire.Invite) (*stay, error) {
 	st := &stay{m: m, run: inv.Run, next: 1}
 	if m.cfg.Dir != "" {
-		st.dir = filepath.Join(m.cfg.Dir, "run-"+inv.Run)
+		// The same for all runs: what was installed names the folder.
+		st.dir = filepath.Join(m.cfg.Dir, "run")
 	}
 	ctx, cancel := context.WithTimeout(ctx, bootGrant)
 	defer cancel()
@@ -194,14 +196,18 @@ func (st *stay) prepare(ctx context.Context) error {
 	work, scratch := filepath.Join(st.dir, "work"), filepath.Join(st.dir, "scratch")
 	home := filepath.Join(st.dir, "home")
 	if st.dir != "" {
+		// What an agent of this machine left that was killed.
+		if err := st.clear(); err != nil {
+			return fmt.Errorf("clear the folder for the run: %w", err)
+		}
 		for _, d := range []string{work, scratch, home} {
 			if err := os.MkdirAll(d, 0o700); err != nil {
 				return fmt.Errorf("make a folder for the run: %w", err)
 			}
 		}
 	}
-	job := &Job{Setup: st.setup, Header: st.header, Pipeline: st.pipeline, Store: m.cfg.Store, Dir: work, Scratch: scratch,
-		Software: filepath.Join(m.cfg.Dir, "software"), Machine: m.id.ID, Logger: m.log}
+	job := &Job{Setup: st.setup, Header: st.header, Pipeline: st.pipeline, Store: m.cfg.Store, Dir: work, Scratch: scratch, Home: home,
+		Software: filepath.Join(m.cfg.Dir, "software"), Machine: m.id.ID, Exe: m.cfg.Exe, Environ: m.cfg.Environ, Logger: m.log}
 	var secrets, vars map[string]string
 	var secretErr error
 	var sub sync.WaitGroup
@@ -233,7 +239,7 @@ func (st *stay) prepare(ctx context.Context) error {
 		Store: m.cfg.Store, Prefix: executor.Prefix(st.run), BaseEnv: env, Secrets: secrets,
 		NoCache: st.setup.NoCache, CacheOn: st.cacheOn(),
 		Items: st.needs.Items, Count: st.needs.Count, Needs: st.needs.Needs, Upstream: st.needs.Upstream,
-		NeedsID: st.needs.NeedsID, Outputs: st.needs.Outputs, Stopped: st.stopped, Place: p.Place,
+		NeedsID: st.needs.NeedsID, Outputs: st.needs.Outputs, Stopped: st.stopped, Place: p.Place, Wrap: p.Wrap,
 	}
 	return nil
 }
@@ -296,22 +302,40 @@ func (st *stay) tidy() {
 		return
 	}
 	agent.KillLeftovers(st.header.Token)
-	if err := removeAll(st.dir); err != nil {
+	if err := st.clear(); err != nil {
 		st.m.log.Error("files of the run were not removed", "err", err)
 	}
 }
 
-// removeAll removes a folder, also where a task took away the right to do so.
-func removeAll(dir string) error {
-	err := os.RemoveAll(dir)
+// clear removes what is in the folders of the run. They stay themselves: a
+// container may have them mounted.
+func (st *stay) clear() error {
+	dirs, err := os.ReadDir(st.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, d := range dirs {
+		list, rerr := os.ReadDir(filepath.Join(st.dir, d.Name()))
+		err = errors.Join(err, rerr)
+		for _, e := range list {
+			err = errors.Join(err, removeAll(filepath.Join(st.dir, d.Name(), e.Name())))
+		}
+	}
+	return err
+}
+
+// removeAll removes a file or folder, also where a task took away the right to
+// do so.
+func removeAll(name string) error {
+	err := os.RemoveAll(name)
 	if err == nil {
 		return nil
 	}
-	_ = filepath.WalkDir(dir, func(p string, d os.DirEntry, _ error) error {
+	_ = filepath.WalkDir(name, func(p string, d fs.DirEntry, _ error) error {
 		if d != nil && d.IsDir() {
 			_ = os.Chmod(p, 0o700)
 		}
 		return nil
 	})
-	return os.RemoveAll(dir)
+	return os.RemoveAll(name)
 }

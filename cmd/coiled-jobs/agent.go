@@ -19,6 +19,7 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/cloud/aws"
 	"github.com/coiled-jobs/coiled-jobs/machine"
+	"github.com/coiled-jobs/coiled-jobs/software"
 )
 
 // agentOptions are the arguments of the hidden command that a rented machine
@@ -164,7 +165,7 @@ func firstSet(values ...string) string {
 // machineEnviron is what tasks inherit on a machine: nothing that systemd or
 // cloud-init left, but where the cloud is.
 func machineEnviron(given []string) []string {
-	env := []string{"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "USER=root", "LOGNAME=root", "SHELL=/bin/bash"}
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "LANG=C.UTF-8", "USER=root", "LOGNAME=root", "SHELL=/bin/bash"}
 	if r := os.Getenv("AWS_REGION"); r != "" {
 		env = append(env, "AWS_REGION="+r, "AWS_DEFAULT_REGION="+r)
 	}
@@ -201,6 +202,12 @@ func machineHelper(args []string, stderr io.Writer) (code int, ok bool) {
 			return exitCannot, true
 		}
 		return agentMain(args[1:], stderr), true
+	case args[0] == software.PauseCommand:
+		// The first process of a container, which only has to be there.
+		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer stop()
+		<-ctx.Done()
+		return exitDone, true
 	case args[0] == "__deadline" && len(args) == 2:
 		machine.Deadline(args[1], slog.New(slog.NewTextHandler(stderr, nil)))
 		return exitDone, true
