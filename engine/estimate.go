@@ -61,7 +61,7 @@ func (e *Engine) Estimate(ctx context.Context, p *Planned, o EstimateOptions, r 
 		return nil
 	}
 	fs := executor.Selected(p.Pipeline, o.Functions, o.Only)
-	kinds, err := e.priceKinds(ctx, p, fs, r)
+	kinds, err := e.priceKinds(ctx, p.Pipeline, fs, r)
 	if err != nil {
 		return err
 	}
@@ -92,12 +92,12 @@ func (e *Engine) Estimate(ctx context.Context, p *Planned, o EstimateOptions, r 
 }
 
 // priceKinds chooses the machines of functions.
-func (e *Engine) priceKinds(ctx context.Context, p *Planned, fs []*spec.Function, r *planner.Report) ([]*pricedKind, error) {
+func (e *Engine) priceKinds(ctx context.Context, p *spec.Pipeline, fs []*spec.Function, r *planner.Report) ([]*pricedKind, error) {
 	var kinds []*pricedKind
 	read := map[string]*hardware.Catalogue{}
 	for _, k := range kindsOf(fs) {
 		pk := &pricedKind{kind: k}
-		region, warning := e.planRegion(ctx, p.Pipeline, k, fs)
+		region, warning := e.planRegion(ctx, p, k, fs)
 		if warning != "" && !slices.Contains(r.Warnings, warning) {
 			r.Warnings = append(r.Warnings, warning)
 		}
@@ -152,11 +152,7 @@ func (e *Engine) catalogue(ctx context.Context, region string) (*hardware.Catalo
 // planRegion is where a kind's machines would be, also where the cloud cannot
 // be asked.
 func (e *Engine) planRegion(ctx context.Context, p *spec.Pipeline, k *kind, fs []*spec.Function) (region, warning string) {
-	const fallback = "us-east-1"
-	configured := fallback
-	if e.AWS != nil && e.AWS.Region != "" {
-		configured = e.AWS.Region
-	}
+	configured := e.configuredRegion()
 	switch k.Hardware.Region {
 	case "auto":
 	case "":

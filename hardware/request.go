@@ -85,7 +85,13 @@ func (r Request) String() string {
 		parts = append(parts, "vm_type "+strings.Join(r.Types, ", "))
 	}
 	if lo, hi := r.CPU[0], r.CPU[1]; lo > 0 || hi > 0 {
-		parts = append(parts, span(number(lo), number(hi), hi == 0)+" CPUs")
+		text := span(number(lo), number(hi), hi == 0)
+		if text != "1" {
+			text += " CPUs"
+		} else {
+			text += " CPU"
+		}
+		parts = append(parts, text)
 	}
 	if lo, hi := r.Memory[0], r.Memory[1]; lo > 0 || hi > 0 {
 		parts = append(parts, span(gib(lo), gib(hi), hi == 0)+" GiB of memory")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/coiled-jobs/coiled-jobs/engine"
 	"github.com/coiled-jobs/coiled-jobs/planner"
+	"github.com/coiled-jobs/coiled-jobs/spec"
 	"github.com/coiled-jobs/coiled-jobs/ui"
 )
 
@@ -18,6 +19,9 @@ type planOptions struct {
 	selection
 	engine.ApplyOptions
 	json, items bool
+	assume      string
+	machines    string
+	prices      engine.EstimateOptions
 }
 
 func newPlanCmd(a *app, runF func(context.Context, *planOptions) error) *cobra.Command {
@@ -35,10 +39,19 @@ func newPlanCmd(a *app, runF func(context.Context, *planOptions) error) *cobra.C
 			if o.ApplyOptions, err = o.selection.options(cmd, args[0]); err != nil {
 				return err
 			}
+			o.prices.ApplyOptions = o.ApplyOptions
+			if o.prices.Assume, err = spec.ParseDuration(o.assume); err != nil || o.prices.Assume <= 0 {
+				return usagef("--assume %s: write how long a task takes, such as 30s or 5m", o.assume)
+			}
+			if o.prices.Machines, err = parseMachines(o.machines); err != nil {
+				return err
+			}
 			return runF(cmd.Context(), o)
 		},
 	}
 	o.selection.flags(cmd)
+	cmd.Flags().StringVar(&o.assume, "assume", "30s", "how `long` a task takes of which neither expect nor earlier runs say it (aws)")
+	cmd.Flags().StringVar(&o.machines, "machines", "", "also show time and cost on these `numbers` of machines, such as 1,10,33,100 (aws)")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the plan as JSON")
 	cmd.Flags().BoolVar(&o.items, "items", false, "print each task of each map as a JSON line")
 	return cmd
@@ -49,7 +62,8 @@ func runPlan(ctx context.Context, o *planOptions) error {
 	if err := checkFile(o.File); err != nil {
 		return err
 	}
-	p, err := a.planner(ctx).Plan(ctx, o.ApplyOptions)
+	e := a.planner(ctx)
+	p, err := e.Plan(ctx, o.ApplyOptions)
 	if err != nil {
 		return err
 	}
@@ -58,11 +72,21 @@ func runPlan(ctx context.Context, o *planOptions) error {
 		return o.printItems(p)
 	}
 	r := planner.NewReport(p.Pipeline, p.Plan)
+	if p.Pipeline.Cloud == "aws" {
+		if err := a.pricer(ctx).Estimate(ctx, p, o.prices, &r); err != nil {
+			return err
+		}
+	} else if len(o.prices.Machines) > 0 {
+		return usagef("--machines: a plan for this machine rents none; --cloud aws shows what it would cost there")
+	}
 	if o.json {
 		return a.printJSON(r)
 	}
 	for _, w := range r.Warnings {
 		fmt.Fprintln(a.messages, "warning: "+ui.Clean(w))
+	}
+	if r.Estimate != nil {
+		return a.printEstimate(r)
 	}
 	return a.printPlan(r)
 }
@@ -135,10 +159,6 @@ func (a *app) printPlan(r planner.Report) error {
 	if bytes > 0 {
 		line += ", " + ui.Bytes(bytes) + " of input"
 	}
-	where := ", on this machine, " + ui.Dollars(0)
-	if len(r.Functions) > 0 && r.Functions[0].Hardware.Cloud != "local" {
-		where = "; cloud: " + r.Functions[0].Hardware.Cloud + " is not part of this version, --local runs it here"
-	}
-	_, err := fmt.Fprintln(a.stdout, line+where)
+	_, err := fmt.Fprintln(a.stdout, line+", on this machine, "+ui.Dollars(0))
 	return err
 }

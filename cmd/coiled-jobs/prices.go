@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud/aws"
+	"github.com/coiled-jobs/coiled-jobs/engine"
+	"github.com/coiled-jobs/coiled-jobs/hardware"
+)
+
+// lookUpPrices sets what is asked of AWS about types, prices, quotas and
+// regions. It needs no account: without one, what is built in answers.
+func (a *app) lookUpPrices(ctx context.Context, c *engine.AWS) {
+	if c.Region == "" {
+		c.Region = aws.ConfiguredRegion(ctx)
+	}
+	c.Catalogue = a.catalogue
+	c.BucketRegion = remembered(aws.BucketRegion)
+	c.Quota = func(ctx context.Context, region, instanceType string, spot bool) (*engine.Quota, error) {
+		q, ok, err := aws.ReadQuota(ctx, region, instanceType, spot)
+		if err != nil || !ok {
+			return nil, err
+		}
+		return &engine.Quota{Code: q.Code, Name: q.Name, Link: q.Link, VCPUs: q.VCPUs}, nil
+	}
+}
+
+// catalogue is the types and prices of a region, kept for other commands.
+func (a *app) catalogue(ctx context.Context, region string) (*hardware.Catalogue, error) {
+	o := aws.CatalogueOptions{Region: region}
+	if state, err := a.stateDir(); err == nil {
+		o.Dir = filepath.Join(state, "prices")
+	}
+	return aws.Catalogue(ctx, o)
+}
+
+// remembered asks for the region of each bucket once.
+func remembered(ask func(context.Context, string) (string, error)) func(context.Context, string) (string, error) {
+	type answer struct {
+		region string
+		err    error
+	}
+	var mu sync.Mutex
+	known := map[string]answer{}
+	return func(ctx context.Context, bucket string) (string, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		got, ok := known[bucket]
+		if !ok {
+			got.region, got.err = ask(ctx, bucket)
+			if ctx.Err() == nil {
+				known[bucket] = got
+			}
+		}
+		return got.region, got.err
+	}
+}
+
+// pricer is an engine that can plan and price: it needs no store and no home,
+// but looks at earlier runs where it has them.
+func (a *app) pricer(ctx context.Context) *engine.Engine {
+	e := a.planner(ctx)
+	if e.AWS == nil {
+		e.AWS = &engine.AWS{}
+	}
+	a.lookUpPrices(ctx, e.AWS)
+	if full, err := a.reader(ctx); err == nil {
+		e.Store, e.StateDir, e.OpenStore = full.Store, full.StateDir, full.OpenStore
+	}
+	return e
+}
