@@ -184,8 +184,8 @@ func (k *cluster) settle() {
 			k.t.Fatal(err)
 		}
 		k.tear = tear
+		k.sent()
 	}
-	k.sent()
 	k.check()
 }
 

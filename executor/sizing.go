@@ -12,13 +12,17 @@ import (
 // ranges are longer than those for this machine, and some more are handed out
 // than there are slots.
 const (
-	// leastWork is how many seconds of work a range holds while there is plenty.
-	leastWork = 5.0
+	// plentyWork is how many seconds of work a range holds while there is plenty.
+	plentyWork = 5.0
+	// leastWork is how many it holds at least: less than it takes to replace.
+	leastWork = 1.25
 	// rangesPerSecond is how many ranges a fleet may end in a second.
 	rangesPerSecond = 50
 	// wayBack is how many seconds pass from the end of a range until the slot
 	// could have another one that had to be handed out first.
 	wayBack = 5.0
+	// maxAhead is the most ranges that wait for a slot.
+	maxAhead = 8
 	// maxRemoteRange is the most tasks in a range.
 	maxRemoteRange = 1024
 )
@@ -29,8 +33,9 @@ type remoteRoom struct {
 	slots int
 }
 
-// next makes ranges smaller towards the end, so that machines end together: each
-// is at most a part of what each slot will still get.
+// next makes ranges smaller towards the end, so that machines end together: one
+// is at most half of what each slot will still get. Ranges that wait cost nothing
+// then, as whichever slot is free takes them.
 func (r remoteRoom) next() int {
 	f := r.f
 	limit := math.MaxInt
@@ -59,15 +64,13 @@ func (f *function) size(slots int) (per, ahead int) {
 	}
 	if mean < 0 {
 		// All were found in the cache until now. That may end with the next.
-		return min(64, max(1, f.cached/(4*slots))), slots
+		return min(64, max(1, f.cached/(4*slots))), 3 * slots
 	}
-	per = maxRemoteRange
-	if n := max(leastWork, float64(slots)/rangesPerSecond) / mean; n < maxRemoteRange { // also when mean is 0: +Inf
-		per = max(1, int(n))
-	}
+	tasksIn := func(seconds float64) int { return max(1, int(min(maxRemoteRange, seconds/mean))) } // also when mean is 0: +Inf
 	// What waits for the task before it (from:) will come, too.
-	per = min(per, max(1, f.counts[task.Pending]/(2*slots)))
-	return per, 1 + int(float64(slots)*min(1, wayBack/max(wayBack, float64(per)*mean)))
+	per = max(tasksIn(leastWork), f.counts[task.Pending]/(2*slots))
+	per = min(per, tasksIn(max(plentyWork, float64(slots)/rangesPerSecond)))
+	return per, 1 + int(float64(slots)*min(maxAhead, wayBack/(float64(per)*mean)))
 }
 
 // meanSeconds is how long an attempt took on average; negative if none has ended.
