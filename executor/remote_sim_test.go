@@ -134,7 +134,9 @@ func (k *cluster) start(b Begin) {
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	k.recorded()
+	if k.stops == 0 { // what never ran begins anew after a cancel, with what was said of it
+		k.recorded()
+	}
 	k.waiting = k.c.waits
 	k.old = append(k.old, k.queue...)
 	k.queue = nil
@@ -439,6 +441,53 @@ func (k *cluster) lose(i int, zombie bool) {
 	k.tell(input{lost: &lost{m.id, "machine " + m.id + " was lost: it is silent", k.claimed(m.id)}})
 }
 
+// cancel stops the run. Some machines end what they run and say so, some die,
+// some do not hear of it.
+func (k *cluster) cancel() {
+	k.t.Helper()
+	epoch := k.c.state.epoch
+	k.tell(input{event: &event{Kind: evCancel, Reason: "test"}})
+	if k.c.state.epoch != epoch {
+		return // it died before that was recorded, or goes on because it died
+	}
+	for i := len(k.machines) - 1; i >= 0; i-- {
+		switch m := k.machines[i]; k.rng.IntN(3) {
+		case 0:
+			k.giveBack(m, task.Outcome{Status: task.Cancelled, Cause: task.CauseCancelled})
+			k.write(m)
+			k.foldAll(m.id)
+		case 1:
+			k.machines = slices.Delete(k.machines, i, i+1)
+			k.lost = append(k.lost, m.id)
+		}
+		if k.c.state.epoch != epoch {
+			return
+		}
+	}
+	k.tell(input{event: &event{Kind: evGone}})
+}
+
+// giveBack ends what a machine runs, and what it has claimed.
+func (k *cluster) giveBack(m *machine, running task.Outcome) {
+	for _, w := range m.held {
+		if w.at == w.To {
+			continue
+		}
+		b := task.Batch{Function: w.Function}
+		for i := w.at; i < w.To; i++ {
+			if w == m.runsWork && m.runs != "" && i == w.at {
+				running.Index, running.Attempt, running.Machine = i, w.Attempt, m.id
+				b.Outcomes = append(b.Outcomes, running)
+				continue
+			}
+			b.Unrun = append(b.Unrun, i)
+		}
+		m.pending = append(m.pending, b)
+		w.at = w.To
+	}
+	m.runs = ""
+}
+
 // open is the ids of ranges that have not ended, in an order that is always
 // the same.
 func (k *cluster) open() iter.Seq[string] {
@@ -465,23 +514,7 @@ func (k *cluster) leave(i int) {
 	if slices.ContainsFunc(m.held, func(w *work) bool { return w.at < w.To && k.c.state.byName[w.Function].spec.OnFailureStop }) {
 		return // the order in which such tasks run would be another
 	}
-	for _, w := range m.held {
-		if w.at == w.To {
-			continue
-		}
-		b := task.Batch{Function: w.Function}
-		for i := w.at; i < w.To; i++ {
-			if w == m.runsWork && m.runs != "" && i == w.at {
-				b.Outcomes = append(b.Outcomes, task.Outcome{Index: i, Attempt: w.Attempt, Status: task.Failed,
-					Cause: task.CauseMachine, Machine: m.id, Message: "taken back"})
-				continue
-			}
-			b.Unrun = append(b.Unrun, i)
-		}
-		m.pending = append(m.pending, b)
-		w.at = w.To
-	}
-	m.runs = ""
+	k.giveBack(m, task.Outcome{Status: task.Failed, Cause: task.CauseMachine, Message: "taken back"})
 	k.write(m)
 	k.machines = slices.Delete(k.machines, i, i+1)
 	k.gone = append(k.gone, m.id)

@@ -90,7 +90,7 @@ func (f *function) reset(again func(task.Status, task.Cause) bool) bool {
 	if f.phase != done {
 		return false
 	}
-	if f.table.status == nil || f.status == task.Failed && f.counts[task.Failed] == 0 {
+	if f.table.status == nil || f.n == 0 || f.status == task.Failed && f.counts[task.Failed] == 0 {
 		// It never got to its tasks: cancelled while it waited, or its map or
 		// if could not be evaluated.
 		if f.status == task.Cancelled || f.status == task.Failed && again(task.Failed, task.NoCause) {
