@@ -33,7 +33,8 @@ func (e *Engine) egress(ctx context.Context, p *Planned, j *pricedJob, r *planne
 		perGB := hardware.TransferGB(region, j.k.region)
 		cost := perGB * float64(bytes[bucket]) / gigabyte
 		j.egress += cost
-		far = append(far, fmt.Sprintf("%s from s3://%s in %s, at $%.2f per GB $%.2f in all", spec.FormatSize(bytes[bucket]), bucket, region, perGB, cost))
+		far = append(far, fmt.Sprintf("%.1f GB from s3://%s in %s, at $%.2f per GB %s in all",
+			float64(bytes[bucket])/gigabyte, bucket, region, perGB, dollars(cost)))
 	}
 	if len(far) == 0 {
 		return
@@ -46,6 +47,14 @@ func (e *Engine) egress(ctx context.Context, p *Planned, j *pricedJob, r *planne
 		how = "region: auto puts them next to the data"
 	}
 	r.Warnings = append(r.Warnings, fmt.Sprintf("%s reads, on machines in %s, %s: %s", j.f.Name, j.k.region, strings.Join(far, ", and "), how))
+}
+
+// dollars is a price with as many digits as it needs.
+func dollars(d float64) string {
+	if d > 0 && d < 0.01 {
+		return fmt.Sprintf("$%.4f", d)
+	}
+	return fmt.Sprintf("$%.2f", d)
 }
 
 // inputBytes is what the tasks of a function read, by bucket.

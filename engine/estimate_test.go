@@ -1,0 +1,220 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/hardware"
+	"github.com/coiled-jobs/coiled-jobs/planner"
+)
+
+var update = flag.Bool("update", false, "write golden files anew")
+
+// buckets is S3 with objects of 100 MB and more.
+type buckets struct{}
+
+func (buckets) List(_ context.Context, loc planner.S3Location, _ cloud.S3Query, fn func(planner.S3Object) error) error {
+	var keys []string
+	switch loc.Bucket {
+	case "nyc-tlc":
+		for year := 2010; year < 2020; year++ {
+			for month := 1; month <= 12; month++ {
+				keys = append(keys, fmt.Sprintf("trip data/yellow_tripdata_%d-%02d.parquet", year, month))
+			}
+		}
+	case "dublin":
+		keys = []string{"a.csv", "b.csv"}
+	}
+	for i, key := range keys {
+		if err := fn(planner.S3Object{Key: key, Size: 100_000_000 + int64(i)*1_000_000, ETag: "e"}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (buckets) Open(context.Context, planner.S3Location, string) (io.ReadCloser, error) {
+	return nil, errors.New("nothing is read")
+}
+
+// priced is an engine that prices with a recorded table.
+func priced(t *testing.T) *Engine {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", "estimate", "prices.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []*hardware.Catalogue
+	if err := json.Unmarshal(data, &list); err != nil {
+		t.Fatal(err)
+	}
+	return &Engine{S3: func() (planner.S3, error) { return buckets{}, nil }, Stderr: io.Discard, AWS: &AWS{
+		Region: "us-east-1",
+		Catalogue: func(_ context.Context, region string) (*hardware.Catalogue, error) {
+			for _, c := range list {
+				if c.Region == region {
+					return c, nil
+				}
+			}
+			return nil, fmt.Errorf("no prices of %s", region)
+		},
+		BucketRegion: func(_ context.Context, bucket string) (string, error) {
+			if region := map[string]string{"nyc-tlc": "us-east-1", "dublin": "eu-west-1"}[bucket]; region != "" {
+				return region, nil
+			}
+			return "", errors.New("no such bucket")
+		},
+		Quota: func(_ context.Context, _, instanceType string, spot bool) (*Quota, error) {
+			switch {
+			case strings.HasPrefix(instanceType, "g"):
+				return nil, errors.New("not allowed")
+			case spot:
+				return &Quota{Code: "L-34B43A08", Link: "https://quotas", VCPUs: 40}, nil
+			}
+			return &Quota{Code: "L-1216C47A", Link: "https://quotas", VCPUs: 16}, nil
+		},
+	}}
+}
+
+func estimated(t *testing.T, e *Engine, o EstimateOptions) planner.Report {
+	t.Helper()
+	p, err := e.Plan(t.Context(), o.ApplyOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := planner.NewReport(p.Pipeline, p.Plan)
+	if err := e.Estimate(t.Context(), p, o, &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// Plans on recorded prices are what they were.
+func TestGoldenEstimates(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"taxi", "far", "kinds"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join("testdata", "estimate", name)
+			r := estimated(t, priced(t), EstimateOptions{ApplyOptions: ApplyOptions{File: file + ".yaml"}, Assume: 30 * time.Second, Machines: []int{1, 10, 33, 100}})
+			got, err := json.MarshalIndent(roundedJSON(t, r), "", " ")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, '\n')
+			if *update {
+				if err := os.WriteFile(file+".golden.json", got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file + ".golden.json")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), string(got)); diff != "" {
+				t.Errorf("the plan differs (-update writes it anew):\n%s", diff)
+			}
+		})
+	}
+}
+
+// roundedJSON is a value as JSON has it, with a few digits of each number:
+// processors differ in the last.
+func roundedJSON(t *testing.T, v any) any {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var x any
+	if err := json.Unmarshal(data, &x); err != nil {
+		t.Fatal(err)
+	}
+	var round func(any) any
+	round = func(x any) any {
+		switch x := x.(type) {
+		case float64:
+			return json.Number(strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%.5f", x), "0"), "."))
+		case []any:
+			for i := range x {
+				x[i] = round(x[i])
+			}
+		case map[string]any:
+			for k := range x {
+				x[k] = round(x[k])
+			}
+		}
+		return x
+	}
+	return round(x)
+}
+
+// Without the cloud a plan has prices, too, and says what it does not know.
+func TestEstimateOffline(t *testing.T) {
+	t.Parallel()
+	e := priced(t)
+	e.AWS = nil
+	r := estimated(t, e, EstimateOptions{ApplyOptions: ApplyOptions{File: filepath.Join("testdata", "estimate", "taxi.yaml")}, Assume: time.Minute})
+	if r.Estimate == nil || r.Estimate.CostUSD <= 0 || r.Functions[0].Hardware.VMType != "m6i.xlarge" || r.Functions[0].Hardware.Region != "us-east-1" {
+		t.Errorf("%+v", r)
+	}
+	if !strings.Contains(strings.Join(r.Notes, " "), "built-in table") || !strings.Contains(strings.Join(r.Warnings, " "), "s3://nyc-tlc is could not be found out") {
+		t.Errorf("%q %q", r.Notes, r.Warnings)
+	}
+}
+
+func TestEstimateRefuses(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "p.yaml")
+	text := "name: p\ncloud: aws\nfunctions:\n  f:\n    command: [\"true\"]\n    hardware: {vm_type: m7i.xlrge}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := priced(t)
+	p, err := e.Plan(t.Context(), ApplyOptions{File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var usage *UsageError
+	err = e.Estimate(t.Context(), p, EstimateOptions{Assume: time.Second}, &planner.Report{})
+	if !errors.As(err, &usage) || !strings.Contains(err.Error(), "hardware of f: vm_type m7i.xlrge: us-east-1 has no such type (did you mean m7i.xlarge?)") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestQuotaWarning(t *testing.T) {
+	t.Parallel()
+	q := func(n int) *Quota { return &Quota{Code: "L-34B43A08", Link: "https://here", VCPUs: n} }
+	for _, c := range []struct {
+		market       string
+		want         int
+		spot, demand *Quota
+		text         string
+	}{
+		{hardware.Spot, 132, q(5), q(500), "your account may start 5 spot vCPUs; this plan wants 132: raise L-34B43A08 at https://here, or it will take 26 times longer"},
+		{hardware.SpotWithFallback, 132, q(5), nil, "your account may start 5 spot vCPUs; this plan wants 132: raise L-34B43A08 at https://here, or it will take 26 times longer"},
+		{hardware.SpotWithFallback, 132, q(5), q(16), "your account may start 5 spot vCPUs and 16 on-demand ones; this plan wants 132: raise L-34B43A08 at https://here, or it will take 6 times longer"},
+		{hardware.SpotWithFallback, 132, q(32), q(500), "your account may start 32 spot vCPUs; this plan wants 132: raise L-34B43A08 at https://here, or 100 of them are rented on demand, for about $3.00 an hour more"},
+		{hardware.OnDemand, 24, q(500), q(16), "your account may start 16 on-demand vCPUs; this plan wants 24: raise L-34B43A08 at https://here, or it will take 1.5 times longer"},
+		{hardware.Spot, 4, q(0), q(500), "your account may start 0 spot vCPUs; this plan wants 4: raise L-34B43A08 at https://here, or it cannot start"},
+		{hardware.Spot, 132, q(132), nil, ""},
+		{hardware.Spot, 132, nil, q(1), ""},
+		{hardware.OnDemand, 132, q(1), q(132), ""},
+	} {
+		if got := quotaWarning(c.market, c.want, 0.03, c.spot, c.demand); got != c.text {
+			t.Errorf("%s, %d:\n got %s\nwant %s", c.market, c.want, got, c.text)
+		}
+	}
+}
