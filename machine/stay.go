@@ -315,6 +315,10 @@ func (st *stay) clear() error {
 		return nil
 	}
 	for _, d := range dirs {
+		if !d.IsDir() {
+			err = errors.Join(err, os.Remove(filepath.Join(st.dir, d.Name())))
+			continue
+		}
 		list, rerr := os.ReadDir(filepath.Join(st.dir, d.Name()))
 		err = errors.Join(err, rerr)
 		for _, e := range list {

@@ -68,6 +68,10 @@ var rules = []rule{
 		why: "what becomes of a tick is decided from times and records; runs are started through an interface",
 	},
 	{
+		from: []string{"machine"}, to: []string{"engine/...", "fleet/...", "cloud/..."}, but: []string{"cloud"},
+		why: "a machine knows its run from the store, and its cloud through functions that cmd hands in",
+	},
+	{
 		from: []string{"..."}, to: []string{"cmd/..."}, but: []string{"cmd/..."},
 		why: "the command line is on top",
 	},
