@@ -38,6 +38,7 @@ type GuestConfig struct {
 	Address, Router                      string
 	Hide, Environ                        []string
 	Hurry                                int
+	Files                                map[string]string
 	UserData                             []byte
 }
 
@@ -166,6 +167,11 @@ func (g *Guest) files() error {
 	do("pivot root", syscall.PivotRoot(root, old))
 	do("change folder", os.Chdir("/"))
 	do("unmount", syscall.Unmount("/mnt", syscall.MNT_DETACH))
+	for path, text := range g.config.Files {
+		folder(filepath.Dir(path))
+		os.Remove(path) // a link may lead elsewhere
+		do("write", os.WriteFile(path, []byte(text), 0o755))
+	}
 	for _, name := range []string{"systemctl", "systemd-run", "poweroff", "shutdown"} {
 		for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"} {
 			path := filepath.Join(dir, name)

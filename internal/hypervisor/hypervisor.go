@@ -45,6 +45,12 @@ type Options struct {
 	// which the machines see nothing: what is to be sent must not be there by
 	// itself. The home folder and the source of this module are always hidden.
 	Hide []string
+	// Environ is what services of machines find in their environment, beside
+	// PATH and LANG. Real ones find nothing.
+	Environ []string
+	// Files are written to machines before they boot, as programs: by their
+	// absolute path. A program in /usr/local/sbin hides one of this machine.
+	Files map[string]string
 }
 
 // Machine is a machine that was started for an instance.

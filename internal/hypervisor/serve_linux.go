@@ -179,7 +179,7 @@ func (s *Serve) watch(e motoserver.Event) {
 		config := GuestConfig{ID: e.ID, Type: e.Type, Zone: e.Zone, Spot: e.Spot, Access: s.info.Access, Secret: s.info.Secret,
 			Dir: filepath.Join(s.config.Dir, e.ID), Hide: s.config.Hide, Hurry: s.config.Hurry, UserData: e.UserData,
 			Address: fmt.Sprintf("%s.%d", s.config.Subnet, len(s.machines)+10), Router: s.config.Subnet + ".1",
-			Environ: []string{"AWS_ENDPOINT_URL=" + s.info.EC2, "AWS_ENDPOINT_URL_S3=" + s.info.S3}}
+			Environ: s.config.Environ, Files: s.config.Files}
 		if e.Profile != "" {
 			config.Role = "role-of-" + e.Profile
 		}
@@ -239,6 +239,9 @@ func (s *Serve) live(h *host, c GuestConfig) {
 
 func (s *Serve) boot(h *host, c GuestConfig) error {
 	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(c.Dir, "user-data"), c.UserData, 0o600); err != nil {
 		return err
 	}
 	console, err := os.Create(filepath.Join(c.Dir, "console.log"))
