@@ -128,7 +128,11 @@ func (e *Engine) create(ctx context.Context, p *Planned, o ApplyOptions, run str
 	if err := executor.Create(ctx, e.Store, h, p.Pipeline.Source); err != nil {
 		return nil, err
 	}
-	return h, e.point(h)
+	region := ""
+	if p.quote != nil {
+		region = p.quote.Kinds[0].Region
+	}
+	return h, e.point(h, region)
 }
 
 // keyRecord is what keys/<hash> holds: a key belongs to one pipeline, its
@@ -215,7 +219,17 @@ func (e *Engine) byKey(ctx context.Context, p *Planned, o ApplyOptions, run stri
 	if err != nil {
 		return nil, err
 	}
-	if err := e.point(v.Header); err != nil {
+	region := ""
+	if v.Header.Cloud == "aws" {
+		rec, err := loadFleet(ctx, e.Store, run)
+		if err != nil {
+			return nil, err
+		}
+		if rec != nil {
+			region = rec.Region
+		}
+	}
+	if err := e.point(v.Header, region); err != nil {
 		return nil, err
 	}
 	switch r.Status {

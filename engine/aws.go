@@ -38,6 +38,9 @@ type AWS struct {
 	Secret func(ctx context.Context, region, ref string) (string, error)
 	// Catalogue is the instance types of a region and their prices.
 	Catalogue func(ctx context.Context, region string) (*hardware.Catalogue, error)
+	// Quota is the account's limit on virtual CPUs of machines like this type;
+	// nil: not known. The func may be nil.
+	Quota func(ctx context.Context, region, instanceType string, spot bool) (*Quota, error)
 	// Identity is the machine that this process runs on; false if it is none
 	// that was rented.
 	Identity func(ctx context.Context) (cloud.Machine, bool)
@@ -49,6 +52,8 @@ type Machines interface {
 	// Clean ends the machines of a run, but for those kept, and removes what
 	// was made for its launches.
 	Clean(ctx context.Context, run string, keep ...string) error
+	// Retag says on machines which run they work for now.
+	Retag(ctx context.Context, run string, ids ...string) error
 }
 
 // Queue is a queue that has an address.

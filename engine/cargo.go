@@ -11,18 +11,24 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/agent"
 	"github.com/coiled-jobs/coiled-jobs/bundle"
 	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/hardware"
 	"github.com/coiled-jobs/coiled-jobs/planner"
+	"github.com/coiled-jobs/coiled-jobs/software"
 	"github.com/coiled-jobs/coiled-jobs/spec"
 )
 
 // cargo is what a run takes along from this computer. Gathering it finds what
 // is wrong before the run exists; sending it is the slow part.
 type cargo struct {
-	quote *Quote
-	code  []*bundle.Manifest // of each kind of quote
+	quote    *Quote
+	code     []*bundle.Manifest // of each kind of quote
+	software []string           // the id of what each kind has to install
 	// values are secrets and variables of env_file, by the name under which
 	// they are kept for the run.
 	values map[string]string
+	// notify are secrets that only a detached coordinator needs, variable to
+	// name in values.
+	notify map[string]string
 	// secrets are what machines look up themselves, by variable; kept those of
 	// the caller's environment, and envFile the variables of env_file: variable
 	// to name in values.
@@ -52,10 +58,17 @@ func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipelin
 			return nil, err
 		}
 	}
-	c.code = make([]*bundle.Manifest, len(q.Kinds))
+	c.code, c.software = make([]*bundle.Manifest, len(q.Kinds)), make([]string, len(q.Kinds))
 	err := together(len(q.Kinds), func(i int) error {
-		m, err := e.scan(ctx, h.Dir, p, q.Kinds[i].kind, c.files)
-		c.code[i] = m
+		k := &q.Kinds[i]
+		extra, err := software.Files(&k.kind.Software, h.Dir)
+		if err == nil {
+			c.software[i], err = software.ID(&k.kind.Software, h.Dir, platformOf(k.choices[0].Arch))
+		}
+		if err != nil {
+			return usagef("software of %s: %v", k.kind.Base, err)
+		}
+		c.code[i], err = e.scan(ctx, h.Dir, p, k.kind, extra, c.files)
 		return err
 	})
 	if err != nil {
@@ -65,10 +78,21 @@ func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipelin
 	return c, nil
 }
 
-// scan finds the files that travel for a kind: those of files, and the code
-// that its functions name.
-func (e *Engine) scan(ctx context.Context, dir string, p *spec.Pipeline, k *kind, items map[string]bool) (*bundle.Manifest, error) {
+// platformOf is an architecture of EC2 as Go calls it.
+func platformOf(arch string) string {
+	if arch == hardware.ARM64 {
+		return "linux/arm64"
+	}
+	return "linux/amd64"
+}
+
+// scan finds the files that travel for a kind: those of files, the code that
+// its functions name, and others that must be there.
+func (e *Engine) scan(ctx context.Context, dir string, p *spec.Pipeline, k *kind, others []string, items map[string]bool) (*bundle.Manifest, error) {
 	extra := map[string]bool{}
+	for _, path := range others {
+		extra[path] = true
+	}
 	for _, name := range k.Functions {
 		_, files, err := agent.CodeOf(p.Function(name), dir)
 		if err != nil {
@@ -125,8 +149,12 @@ func (e *Engine) say(format string, args ...any) {
 	}
 }
 
-// envFilePrefix tells variables of env_file from secrets of the same name.
-const envFilePrefix = "env_file_"
+// envFilePrefix tells variables of env_file from secrets of the same name, and
+// notifyPrefix what tasks never see.
+const (
+	envFilePrefix = "env_file_"
+	notifyPrefix  = "notify_"
+)
 
 // gatherSecrets finds the values that machines get by reference.
 func (e *Engine) gatherSecrets(c *cargo, p *spec.Pipeline, h *executor.Header) error {
@@ -150,6 +178,12 @@ func (e *Engine) gatherSecrets(c *cargo, p *spec.Pipeline, h *executor.Header) e
 	}
 	for name, v := range values {
 		c.values[name], c.kept[name] = v, name
+	}
+	c.notify = map[string]string{}
+	for _, n := range p.Notify {
+		if v := e.variable(n.Secret); n.Secret != "" && v != "" {
+			c.values[notifyPrefix+n.Secret], c.notify[n.Secret] = v, notifyPrefix+n.Secret
+		}
 	}
 	vars, err := envFileVars(p, h.Dir)
 	if err != nil {
@@ -206,7 +240,7 @@ func (e *Engine) upload(ctx context.Context, c *cargo) error {
 // settle keeps the secrets of a run and records what its machines are made of.
 func (e *Engine) settle(ctx context.Context, h *executor.Header, p *spec.Pipeline, c *cargo, noCache bool) (*fleetRecord, error) {
 	rec := &fleetRecord{Region: c.quote.Kinds[0].Region, Agent: c.agent}
-	secrets, envFile, err := e.keepSecrets(ctx, h.Run, rec.Region, c)
+	secrets, envFile, err := e.keepSecrets(ctx, h.Run, rec, c)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +248,10 @@ func (e *Engine) settle(ctx context.Context, h *executor.Header, p *spec.Pipelin
 		k := &c.quote.Kinds[i]
 		r := kindRecord{Base: k.kind.Base, Region: k.Region, Choices: k.choices}
 		r.Setup.Code, r.Setup.Secrets, r.Setup.EnvFile, r.Setup.NoCache = c.keys[i], secrets, envFile, noCache
-		r.Setup.Software = &k.kind.Software
+		r.Setup.SoftwareID = c.software[i]
+		if c.software[i] != "" {
+			r.Setup.Software = &k.kind.Software
+		}
 		rec.Kinds = append(rec.Kinds, r)
 	}
 	rec.settle(h, p, e.Store.URL())
@@ -222,19 +259,35 @@ func (e *Engine) settle(ctx context.Context, h *executor.Header, p *spec.Pipelin
 }
 
 // keepSecrets gives the references of secrets and of env_file, by variable.
-func (e *Engine) keepSecrets(ctx context.Context, run, region string, c *cargo) (secrets, envFile map[string]string, err error) {
+func (e *Engine) keepSecrets(ctx context.Context, run string, rec *fleetRecord, c *cargo) (secrets, envFile map[string]string, err error) {
 	refs := map[string]string{}
 	if len(c.values) > 0 {
-		if refs, err = e.AWS.PutSecrets(ctx, region, run, c.values); err != nil {
+		if refs, err = e.AWS.PutSecrets(ctx, rec.Region, run, c.values); err != nil {
 			return nil, nil, err
 		}
 	}
-	secrets, envFile = maps.Clone(c.secrets), map[string]string{}
-	for name, key := range c.kept {
-		secrets[name] = refs[key]
+	named := func(of map[string]string) map[string]string {
+		by := map[string]string{}
+		for name, key := range of {
+			by[name] = refs[key]
+		}
+		return by
 	}
-	for name, key := range c.envFile {
-		envFile[name] = refs[key]
+	secrets = named(c.kept)
+	maps.Copy(secrets, c.secrets)
+	rec.Notify = named(c.notify)
+	return secrets, named(c.envFile), nil
+}
+
+// learnSecrets puts what a coordinator needs that has none of its caller's
+// environment into its own.
+func (e *Engine) learnSecrets(ctx context.Context, rec *fleetRecord) error {
+	for name, ref := range rec.Notify {
+		v, err := e.AWS.Secret(ctx, rec.Region, ref)
+		if err != nil {
+			return err
+		}
+		e.Environ = append(e.Environ, name+"="+v)
 	}
-	return secrets, envFile, nil
+	return nil
 }

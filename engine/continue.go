@@ -367,8 +367,16 @@ func lastLine(text []byte) string {
 }
 
 // Coordinate runs the coordinator of a recorded run in this process until the
-// run ends: what a detached coordinator calls. begin is what detach passed.
+// run ends: what a detached coordinator calls. begin is what detach passed; ""
+// on a machine of its own, where it is in the store.
 func (e *Engine) Coordinate(ctx context.Context, run, begin string) (executor.Report, error) {
+	if begin == "" {
+		b, err := e.Store.Get(ctx, beginKey(run))
+		if err != nil {
+			return executor.Report{}, err
+		}
+		begin = string(b)
+	}
 	var d detached
 	if err := json.Unmarshal([]byte(begin), &d); err != nil {
 		return executor.Report{}, usagef("--begin: %v", err)
@@ -387,7 +395,19 @@ func (e *Engine) Coordinate(ctx context.Context, run, begin string) (executor.Re
 			return executor.Report{}, err
 		}
 	}
-	s, err := e.begin(ctx, v.Header, p, v.Header.NoCache || d.NoCache, d.Begin, nil)
+	var rec *fleetRecord
+	if v.Header.Cloud == "aws" {
+		if rec, err = loadFleet(ctx, e.Store, run); err != nil {
+			return executor.Report{}, err
+		}
+		if rec == nil {
+			return executor.Report{}, fmt.Errorf("nothing is recorded of the machines of run %s", run)
+		}
+		if err := e.learnSecrets(ctx, rec); err != nil {
+			return executor.Report{}, err
+		}
+	}
+	s, err := e.begin(ctx, v.Header, p, v.Header.NoCache || d.NoCache, d.Begin, rec)
 	if err != nil {
 		return executor.Report{}, err
 	}

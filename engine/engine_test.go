@@ -72,7 +72,7 @@ func TestFindRun(t *testing.T) {
 		}
 		if i < 2 {
 			e.Now = func() time.Time { return h.Created }
-			if err := e.point(h); err != nil {
+			if err := e.point(h, ""); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -18,6 +18,8 @@ type fleetRecord struct {
 	Region string            `json:"region"` // of queues and secrets
 	Agent  map[string]string `json:"agent"`  // hash of the program, by architecture
 	Kinds  []kindRecord      `json:"kinds"`
+	// Notify are references to addresses of webhooks, by variable.
+	Notify map[string]string `json:"notify,omitempty"`
 	// MaxCost is a limit that a resume or retry gave.
 	MaxCost *float64 `json:"max_cost,omitempty"`
 }

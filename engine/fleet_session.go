@@ -60,7 +60,7 @@ func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 		StopWork: func() { f.fleet.StopWork() }, Notice: s.notice, Live: func() []task.Live { return f.fleet.Live() }, Now: e.Now,
 		Remote: &executor.RemoteConfig{
 			Capacity: func(fn string) int { return f.fleet.Capacity(fn) },
-			Close:    func(ctx context.Context, _ executor.RunStatus) { f.close(ctx, s.notice) },
+			Close:    func(ctx context.Context, _ executor.RunStatus) { f.close(ctx, s) },
 		},
 	})
 	if err != nil {
@@ -83,6 +83,9 @@ func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 	}
 	f.fleet.Start(s.ctx)
 	go s.run(func() error {
+		if !s.report.Status.Final() {
+			f.fleet.Abandon() // its machines go on for the next coordinator
+		}
 		os.RemoveAll(scratch)
 		return nil
 	})
@@ -117,14 +120,29 @@ func (f *fleetSession) countSelf(s *session, self cloud.Machine) {
 // coordinatorKind is the kind of the machine that a detached coordinator is on.
 const coordinatorKind = "coordinator"
 
+const (
+	// releaseWithin is how long the end of a run may take until its machines are
+	// gone, and hurriedWithin when somebody waits who has sent a signal: counted
+	// from that.
+	releaseWithin = 90 * time.Second
+	hurriedWithin = 8800 * time.Millisecond
+)
+
 // close ends the run for its machines and tells what is left.
-func (f *fleetSession) close(ctx context.Context, tell func(executor.Notice)) {
+func (f *fleetSession) close(ctx context.Context, s *session) {
+	ctx, stop := context.WithTimeout(ctx, releaseWithin)
+	defer stop()
+	if at := s.hurried.Load(); at != nil {
+		var stop context.CancelFunc
+		ctx, stop = context.WithDeadline(ctx, at.Add(hurriedWithin))
+		defer stop()
+	}
 	left, err := f.fleet.Close(ctx)
 	if err != nil {
-		tell(executor.Notice{Time: time.Now(), Kind: executor.NoticeWarning, Text: fmt.Sprintf(
-			"releasing the machines: %v; what is left is removed by `coiled-jobs gc`, and powers off by itself", err)})
+		s.notice(executor.Notice{Time: time.Now(), Kind: executor.NoticeWarning, Text: fmt.Sprintf(
+			"releasing the machines: %v; what is left powers off by itself, and `coiled-jobs gc` removes it", err)})
 	}
-	tell(machineNotice(leftText(left)))
+	s.notice(machineNotice(leftText(left)))
 }
 
 // leftText is what the cloud says is left of a run's machines.

@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 
@@ -102,7 +101,7 @@ func (e *Engine) renew(ctx context.Context, h *executor.Header, p *spec.Pipeline
 		if err := e.gatherSecrets(c, p, h); err != nil {
 			return err
 		}
-		secrets, envFile, err := e.keepSecrets(ctx, h.Run, rec.Region, c)
+		secrets, envFile, err := e.keepSecrets(ctx, h.Run, rec, c)
 		if err != nil {
 			return err
 		}
@@ -126,9 +125,9 @@ func folderHere(dir string) bool {
 	return err == nil && info.IsDir()
 }
 
-// releaseDead ends what a run has that no coordinator looks after: its
-// machines are told to leave, and ended; its queues and secrets removed.
-func (e *Engine) releaseDead(ctx context.Context, h *executor.Header, epoch int) error {
+// release ends what a run has that no coordinator looks after: its machines,
+// queues and secrets.
+func (e *Engine) release(ctx context.Context, h *executor.Header) error {
 	if h.Cloud != "aws" {
 		return nil
 	}
@@ -137,7 +136,7 @@ func (e *Engine) releaseDead(ctx context.Context, h *executor.Header, epoch int)
 	}
 	rec, err := loadFleet(ctx, e.Store, h.Run)
 	if err != nil || rec == nil {
-		return err
+		return err // it never came to rent anything
 	}
 	p, err := executor.LoadPipeline(ctx, e.Store, h, 0)
 	if err != nil {
@@ -148,7 +147,6 @@ func (e *Engine) releaseDead(ctx context.Context, h *executor.Header, epoch int)
 		return err
 	}
 	return allOf(
-		func() error { return e.tellStop(ctx, h.Run, epoch) },
 		func() error { return machines.Clean(ctx, h.Run) },
 		func() error { return e.AWS.DeleteQueues(ctx, rec.Region, h.Run) },
 		func() error { return e.AWS.DeleteSecrets(ctx, rec.Region, h.Run) },
@@ -156,9 +154,12 @@ func (e *Engine) releaseDead(ctx context.Context, h *executor.Header, epoch int)
 }
 
 // tellStop writes for the machines of a run that it is cancelled: those that
-// could not be ended leave by themselves.
-func (e *Engine) tellStop(ctx context.Context, run string, epoch int) error {
-	return writeJSON(ctx, e.Store, wire.ControlKey(run), wire.Control{Epoch: epoch, Written: e.now(), Stop: wire.StopCancel})
+// cannot be ended leave by themselves.
+func (e *Engine) tellStop(ctx context.Context, h *executor.Header, epoch int) error {
+	if h.Cloud != "aws" {
+		return nil
+	}
+	return writeJSON(ctx, e.Store, wire.ControlKey(h.Run), wire.Control{Epoch: epoch, Written: e.now(), Stop: wire.StopCancel})
 }
 
 // retryRecorded says whether a retry goes on with the file as it was recorded:
@@ -166,10 +167,4 @@ func (e *Engine) tellStop(ctx context.Context, run string, epoch int) error {
 func retryRecorded(h *executor.Header) bool {
 	_, err := os.Stat(h.File)
 	return h.Cloud == "aws" && errors.Is(err, fs.ErrNotExist)
-}
-
-// detachFleet puts the coordinator on a machine of its own, which does nothing
-// else and ends with the run.
-func (e *Engine) detachFleet(ctx context.Context, h *executor.Header, p *spec.Pipeline, rec *fleetRecord, o ContinueOptions, begin executor.Begin) (*Handle, error) {
-	return nil, fmt.Errorf("not yet")
 }

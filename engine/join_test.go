@@ -23,8 +23,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// machine is an engine of its own over a store that others have open too.
-func machine(t *testing.T, store cloud.Store) *Engine {
+// onMachine is an engine of its own over a store that others have open too.
+func onMachine(t *testing.T, store cloud.Store) *Engine {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -85,8 +85,8 @@ func TestJoinedRunIsContinued(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			mine := store.Process()
-			h, p, dir := startWaiting(t, machine(t, mine), name)
-			joined, err := join(machine(t, store.Process()), h, p)
+			h, p, dir := startWaiting(t, onMachine(t, mine), name)
+			joined, err := join(onMachine(t, store.Process()), h, p)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -128,8 +128,8 @@ func TestWatchersDoNotContinue(t *testing.T) {
 	t.Parallel()
 	store := cloudtest.NewStore()
 	mine := store.Process()
-	h, _, _ := startWaiting(t, machine(t, mine), "")
-	e := machine(t, store.Process())
+	h, _, _ := startWaiting(t, onMachine(t, mine), "")
+	e := onMachine(t, store.Process())
 	attached, err := e.Attach(t.Context(), h.Run)
 	if err != nil {
 		t.Fatal(err)
@@ -164,14 +164,14 @@ func TestContinueElsewhere(t *testing.T) {
 	t.Parallel()
 	store := cloudtest.NewStore()
 	mine := store.Process()
-	h, _, dir := startWaiting(t, machine(t, mine), "")
+	h, _, dir := startWaiting(t, onMachine(t, mine), "")
 	mine.Kill()
 	if err := os.Rename(dir, dir+"-moved"); err != nil {
 		t.Fatal(err)
 	}
 	defer os.Rename(dir+"-moved", dir)
 	var usage *UsageError
-	_, err := machine(t, store.Process()).Resume(t.Context(), h.Run, ContinueOptions{CodeNew: true})
+	_, err := onMachine(t, store.Process()).Resume(t.Context(), h.Run, ContinueOptions{CodeNew: true})
 	if !errors.As(err, &usage) || !strings.Contains(err.Error(), "not a folder on this machine") {
 		t.Errorf("resume: %v", err)
 	}

@@ -82,9 +82,14 @@ func (r *regions) List(ctx context.Context, run string) ([]cloud.Machine, error)
 	return slices.DeleteFunc(all, func(m cloud.Machine) bool { return m.ID == r.self }), nil
 }
 
-// Terminate ends machines, each where it is; one of which that is not known is
-// looked for everywhere.
+// Terminate ends machines.
 func (r *regions) Terminate(ctx context.Context, ids ...string) error {
+	return r.sorted(ids, func(m Machines, ids []string) error { return m.Terminate(ctx, ids...) })
+}
+
+// sorted acts on machines in the region where each is; one of which that is
+// not known is looked for everywhere.
+func (r *regions) sorted(ids []string, act func(m Machines, ids []string) error) error {
 	in := map[string][]string{}
 	r.mu.Lock()
 	for _, id := range ids {
@@ -104,8 +109,13 @@ func (r *regions) Terminate(ctx context.Context, ids ...string) error {
 		if len(in[region]) == 0 {
 			return nil
 		}
-		return m.Terminate(ctx, in[region]...)
+		return act(m, in[region])
 	})
+}
+
+// Retag says on machines which run they work for now.
+func (r *regions) Retag(ctx context.Context, run string, ids ...string) error {
+	return r.sorted(ids, func(m Machines, ids []string) error { return m.Retag(ctx, run, ids...) })
 }
 
 // Clean ends the machines of a run in all regions and removes what was made

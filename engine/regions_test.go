@@ -2,36 +2,11 @@ package engine
 
 import (
 	"context"
-	"slices"
 	"testing"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/cloud/cloudtest"
 )
-
-// fakeMachines is cloudtest's Fleet with the clean-up of a run.
-type fakeMachines struct {
-	*cloudtest.Fleet
-	region *cloudtest.Region
-}
-
-func newFakeMachines(r *cloudtest.Region, zones ...string) fakeMachines {
-	return fakeMachines{cloudtest.NewFleet(r, zones...), r}
-}
-
-func (f fakeMachines) Clean(ctx context.Context, run string, keep ...string) error {
-	list, err := f.List(ctx, run)
-	if err != nil {
-		return err
-	}
-	var ids []string
-	for _, m := range list {
-		if !slices.Contains(keep, m.ID) {
-			ids = append(ids, m.ID)
-		}
-	}
-	return f.Terminate(ctx, ids...)
-}
 
 func TestRegions(t *testing.T) {
 	t.Parallel()

@@ -30,11 +30,11 @@ type pointer struct {
 func (e *Engine) pointers() string { return filepath.Join(e.StateDir, "runs") }
 
 // point leaves a pointer to a run, or renews its time: it is the caller's latest now.
-func (e *Engine) point(h *executor.Header) error {
+func (e *Engine) point(h *executor.Header, region string) error {
 	if err := os.MkdirAll(e.pointers(), 0o700); err != nil {
 		return err
 	}
-	b, err := json.Marshal(pointer{Run: h.Run, Pipeline: h.Pipeline, Store: e.Store.URL(), Created: e.now()})
+	b, err := json.Marshal(pointer{Run: h.Run, Pipeline: h.Pipeline, Store: e.Store.URL(), Region: region, Created: e.now()})
 	if err != nil {
 		return err
 	}
@@ -314,7 +314,7 @@ func (e *Engine) Cancel(ctx context.Context, run string, wait time.Duration) (ex
 		return r, err
 	}
 	if !alive {
-		r, err := executor.CancelDead(ctx, e.Store, v, "cancelled by "+e.Owner, e.now)
+		r, err := e.cancelDead(ctx, v)
 		if cloud.KindOf(err) != cloud.KindConflict {
 			return r, err
 		}
@@ -338,9 +338,26 @@ func (e *Engine) Cancel(ctx context.Context, run string, wait time.Duration) (ex
 		if err := v.Refresh(caller); err != nil {
 			return r, err
 		}
-		return executor.CancelDead(caller, e.Store, v, "cancelled by "+e.Owner, e.now)
+		return e.cancelDead(caller, v)
 	}
 	return r, err
+}
+
+// cancelDead ends a run that has no live coordinator, and what it has rented.
+func (e *Engine) cancelDead(ctx context.Context, v *executor.View) (executor.Report, error) {
+	r, err := executor.CancelDead(ctx, e.Store, v, "cancelled by "+e.Owner, e.now)
+	if err != nil {
+		return r, err
+	}
+	err = allOf(
+		func() error { return e.tellStop(ctx, v.Header, v.Epoch()) },
+		func() error { return e.release(ctx, v.Header) },
+	)
+	if err != nil {
+		return r, fmt.Errorf("run %s is cancelled, but not all that it rented could be released: %w\n"+
+			"its machines power off by themselves; `coiled-jobs gc` removes what is left", v.Header.Run, err)
+	}
+	return r, nil
 }
 
 // Remove deletes a run that is not live (KindConflict if it is), and the
@@ -354,6 +371,12 @@ func (e *Engine) Remove(ctx context.Context, run string) error {
 	if alive {
 		return &cloud.Error{Op: "remove", Resource: "run " + run, Kind: cloud.KindConflict,
 			Err: errors.New("it is running; cancel it first")}
+	}
+	if h, err := executor.LoadHeader(ctx, e.Store, run); err == nil && h.Cloud == "aws" && e.AWS != nil {
+		// What is left of it could not be found any more afterwards.
+		if err := e.release(ctx, h); err != nil {
+			return err
+		}
 	}
 	if err := e.Store.DeletePrefix(ctx, executor.Prefix(run)); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -19,8 +20,9 @@ type session struct {
 	live  func() []task.Live
 	fleet *fleetSession // nil: locally
 
-	ctx    context.Context // of the run
-	cancel context.CancelCauseFunc
+	ctx     context.Context // of the run
+	cancel  context.CancelCauseFunc
+	hurried atomic.Pointer[time.Time] // when somebody who waits asked to end it
 
 	notices  chan executor.Notice
 	done     chan struct{} // closed when the run has ended here
@@ -84,12 +86,17 @@ func (s *session) wait(ctx context.Context) (executor.Report, error) {
 		return s.report, s.err
 	case <-ctx.Done():
 	}
+	now := time.Now()
+	s.hurried.Store(&now)
 	s.cancel(context.Cause(ctx))
 	// Tasks get 5 s; what takes longer is left to the kernel with our end.
 	select {
 	case <-s.done:
 		return s.report, s.err
 	case <-time.After(9 * time.Second):
-		return s.coord.Snapshot(), errors.New("tasks did not end in time; they are killed now")
 	}
+	if s.fleet != nil {
+		return s.coord.Snapshot(), errors.New("the machines were told to end, and have not all done so yet; they power off by themselves")
+	}
+	return s.coord.Snapshot(), errors.New("tasks did not end in time; they are killed now")
 }
