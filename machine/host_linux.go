@@ -183,25 +183,6 @@ func Deadline(file string, log *slog.Logger) {
 	})
 }
 
-// deadline calls off when the time in a file has passed, again every half
-// minute: it may have had no effect.
-func deadline(ctx context.Context, file string, off func()) {
-	var at time.Time
-	for {
-		if t, ok := readDeadline(file); ok {
-			at = t
-		}
-		next := time.Now().Add(2 * time.Second)
-		if !at.IsZero() && !time.Now().Before(at) {
-			off()
-			next = time.Now().Add(30 * time.Second)
-		}
-		if !wait(ctx, next, nil) {
-			return
-		}
-	}
-}
-
 // Metrics measures the machine.
 func (h *EC2) Metrics() wire.Metrics {
 	h.mu.Lock()

@@ -5,7 +5,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // cpuTimes is what all CPUs have done since boot, in clock ticks.
@@ -98,14 +97,4 @@ func readNet(file string) (in, out int64) {
 		}
 	}
 	return in, out
-}
-
-// readDeadline reads the time, in Unix seconds, that a file holds.
-func readDeadline(file string) (time.Time, bool) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return time.Time{}, false
-	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-	return time.Unix(n, 0), err == nil
 }
