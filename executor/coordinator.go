@@ -208,11 +208,12 @@ func (c *Coordinator) Snapshot() Report {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	r := c.state.report(c.cfg.Header, live)
-	if now := c.cfg.Now(); !c.state.status.Final() {
-		r.Seconds = now.Sub(r.Started).Seconds()
-		c.state.charge(&r, now.UnixNano())
+	if c.state.status.Final() {
+		return c.state.report(c.cfg.Header, live)
 	}
+	now := c.cfg.Now()
+	r := c.state.reportAt(c.cfg.Header, live, now.UnixNano())
+	r.Seconds = now.Sub(r.Started).Seconds()
 	return r
 }
 

@@ -91,8 +91,13 @@ func (c *Coordinator) MachineChanged(m task.Machine) {
 // Limit stops the run because of a limit.
 func (c *Coordinator) Limit(reason string) { c.send(&event{Kind: evLimit, Reason: reason}) }
 
-// CapacityChanged says that Capacity has other answers.
-func (c *Coordinator) CapacityChanged() { c.put(input{}) }
+// CapacityChanged says that Capacity has other answers. It does not wait.
+func (c *Coordinator) CapacityChanged() {
+	select {
+	case c.in <- input{}:
+	default: // it will look again anyway, so much is on its way
+	}
+}
 
 // Epoch counts the coordinators of the run; 0 until this one has recorded that
 // it has the run.

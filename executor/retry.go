@@ -46,6 +46,46 @@ func jitterOf(run, fn string, index, attempt int) float64 {
 	return float64(x>>11)/float64(1<<52) - 1
 }
 
+// nextAttempt takes a failure out of the budget of its cause.
+func (s *State) nextAttempt(f *function, oc *task.Outcome, noRetry bool) (wait time.Duration, memory int64, again bool) {
+	r := &f.spec.Retries
+	b := f.table.budget(oc.Index)
+	switch oc.Cause {
+	case task.CauseMachine:
+		b.machine++
+		return 0, 0, b.machine <= r.Machine
+	case task.CauseOOM:
+		b.oom++
+		if b.oom > r.OOMMax {
+			return 0, 0, false
+		}
+		return 0, oomMemory(f.spec, b.oom), true
+	case task.CauseCancelled:
+		return 0, 0, false
+	}
+	b.own++
+	if noRetry || b.own > r.Max {
+		return 0, 0, false
+	}
+	return backoff(r, b.own, jitterOf(s.run, f.spec.Name, oc.Index, oc.Attempt)), 0, true
+}
+
+// oomMemory is the memory to ask for after n losses for want of memory.
+func oomMemory(fn *spec.Function, n int) int64 {
+	m := float64(fn.Hardware.Memory[1])
+	if m == 0 {
+		m = 1 << 30
+	}
+	factor := fn.Retries.OOMMemory
+	if factor <= 1 {
+		factor = 2
+	}
+	for ; n > 0; n-- {
+		m *= factor
+	}
+	return int64(m)
+}
+
 // reopen lets a stopped or cancelled run go on: what the stop left undone is
 // pending again, and so are failed tasks that again accepts.
 func (s *State) reopen(again func(task.Status, task.Cause) bool) {

@@ -240,7 +240,10 @@ func (s *State) activeTime(now int64) time.Duration {
 
 // report makes the report of the run; live is the number of tasks that really
 // run now, by function; the others that agents hold count as pending.
-func (s *State) report(h *Header, live map[string]int) Report {
+func (s *State) report(h *Header, live map[string]int) Report { return s.reportAt(h, live, s.last) }
+
+// reportAt is report with what the machines have cost until a moment.
+func (s *State) reportAt(h *Header, live map[string]int, until int64) Report {
 	r := Report{Run: h.Run, Pipeline: h.Pipeline, Status: s.status, Reason: s.reason}
 	r.Started = h.Created
 	if s.started > 0 {
@@ -272,7 +275,7 @@ func (s *State) report(h *Header, live map[string]int) Report {
 	if s.begun && (h.Cloud == "" || h.Cloud == "local") {
 		r.Machines = 1 // this one
 	}
-	s.charge(&r, s.last)
+	s.charge(&r, until)
 	return r
 }
 

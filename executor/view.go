@@ -117,21 +117,22 @@ func (v *View) Report(ctx context.Context) (Report, error) {
 			live[l.Function]++
 		}
 	}
-	r := v.state.report(v.Header, live)
-	if r.Status.Final() || !v.state.begun {
-		return r, nil
+	if v.state.status.Final() || !v.state.begun {
+		return v.state.report(v.Header, live), nil
 	}
-	now := time.Now()
-	if alive {
-		r.Seconds = max(r.Seconds, now.Sub(r.Started).Seconds()) // the last record may be long ago
-	} else {
-		r.Status = RunInterrupted
+	until := time.Now()
+	if !alive {
 		// Machines go on without a coordinator, but not for ever.
-		if end := time.Unix(0, v.state.last).Add(v.pipeline.Limits.Unattended); end.Before(now) {
-			now = end
+		if end := time.Unix(0, v.state.last).Add(v.pipeline.Limits.Unattended); end.Before(until) {
+			until = end
 		}
 	}
-	v.state.charge(&r, now.UnixNano())
+	r := v.state.reportAt(v.Header, live, until.UnixNano())
+	if alive {
+		r.Seconds = max(r.Seconds, time.Since(r.Started).Seconds()) // the last record may be long ago
+	} else {
+		r.Status = RunInterrupted
+	}
 	return r, nil
 }
 
