@@ -44,6 +44,9 @@ const (
 	politeWithin = 30 * time.Second
 	// countWithin is how long the cloud may show machines that it was told to end.
 	countWithin = 30 * time.Second
+	// idleWithin is how long a machine that has left may take to say that it
+	// waits for another run.
+	idleWithin = 5 * time.Second
 	// closeWithin bounds the rest of Close where ctx has no end.
 	closeWithin = 2 * time.Minute
 )
@@ -109,7 +112,8 @@ func (f *Fleet) finish(ctx context.Context) {
 	}
 	f.watch(gone, func() bool {
 		for _, m := range f.s.machines {
-			if m.phase == working || m.phase == leaving {
+			// One that has reported works, whether its beat was read yet or not.
+			if m.phase == working || m.phase == leaving || m.phase == booting && m.known > 0 {
 				return false
 			}
 		}
@@ -157,7 +161,11 @@ func (f *Fleet) endMachines(ctx context.Context) (Left, error) {
 			pause(ctx, tick)
 			continue
 		}
-		waiting, until := f.waiting(ctx)
+		waiting, until, silent := f.waiting(ctx)
+		for silent && ctx.Err() == nil && time.Since(start) < idleWithin {
+			pause(ctx, tick/5)
+			waiting, until, silent = f.waiting(ctx)
+		}
 		alive := map[string]bool{}
 		for _, x := range list {
 			if x.State != "ended" {
@@ -235,15 +243,15 @@ func (f *Fleet) sync(act func()) {
 }
 
 // waiting are the machines that wait in the pools of this run, or were invited
-// from there by others, and until when.
-func (f *Fleet) waiting(ctx context.Context) (map[string]bool, time.Time) {
-	set := map[string]bool{}
-	var last time.Time
+// from there by others, and until when. silent says that some have left which
+// might wait, and have not said so yet.
+func (f *Fleet) waiting(ctx context.Context) (set map[string]bool, last time.Time, silent bool) {
+	set = map[string]bool{}
 	now := time.Now()
 	for _, id := range f.ask(func(m *machine) bool { return m.phase == left && m.alive() && m.dismissed == "" }) {
 		var pool string
 		f.sync(func() {
-			if k := f.s.machines[id].kind; k != nil {
+			if k := f.s.machines[id].kind; k != nil && k.Setup.KeepAlive > 0 {
 				pool = k.Pool
 			}
 		})
@@ -260,6 +268,7 @@ func (f *Fleet) waiting(ctx context.Context) (map[string]bool, time.Time) {
 			return true
 		})
 		if err != nil || newest == "" {
+			silent = silent || err == nil
 			continue
 		}
 		b, err := f.cfg.Store.Get(ctx, newest)
@@ -269,7 +278,8 @@ func (f *Fleet) waiting(ctx context.Context) (map[string]bool, time.Time) {
 		}
 		var inv wire.Invite
 		if b, err := f.cfg.Store.Get(ctx, wire.InviteKey(pool, id, idle.N)); err == nil && json.Unmarshal(b, &inv) == nil {
-			set[id] = inv.Run != "" // another run has it now; or it has left, and ends
+			set[id] = inv.Run != "" && inv.Run != f.cfg.Run // another run has it now; or it has left, and ends
+			silent = silent || inv.Run == f.cfg.Run         // that is how it came to this one
 			continue
 		}
 		if idle.Run == f.cfg.Run && idle.Until.After(now) {
@@ -279,7 +289,7 @@ func (f *Fleet) waiting(ctx context.Context) (map[string]bool, time.Time) {
 			}
 		}
 	}
-	return set, last
+	return set, last, silent
 }
 
 // closeQueues deletes the queues of the run.
