@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"sync"
 	"time"
 
@@ -112,6 +113,9 @@ func (f *Fleet) beatSeen(r beatRead, now time.Time) {
 		return
 	}
 	b := r.beat
+	if b.Session < m.beat.Session || b.Session == m.beat.Session && b.Seq < m.beat.Seq {
+		return // a slow answer
+	}
 	moved := r.there && (b.Session != m.beat.Session || b.Seq != m.beat.Seq || m.phase == booting && !m.rejoin)
 	if m.rejoin && (!r.there || b.Session == m.past && b.State == wire.StateGone) {
 		moved = false // that was before it was invited
@@ -131,7 +135,9 @@ func (f *Fleet) beatSeen(r beatRead, now time.Time) {
 	m.beat = b
 	m.answers = b.Epoch == s.epoch
 	m.known = max(m.known, b.Segments)
-	m.slots = max(m.slots, b.Slots)
+	if b.Slots > 0 {
+		m.slots = b.Slots
+	}
 	if m.kind == nil {
 		m.kind = s.kindNamed(b.Kind)
 	}
@@ -143,7 +149,7 @@ func (f *Fleet) beatSeen(r beatRead, now time.Time) {
 		}
 		m.phase = left
 	case b.State == wire.StateLeaving:
-		if m.phase != leaving && !b.Notice.IsZero() {
+		if m.phase != leaving && !b.Notice.IsZero() && s.open {
 			f.cfg.Notice("machine " + m.ID + " is taken back by the cloud at " + b.Notice.Format(time.TimeOnly) + "; another takes its place")
 		}
 		m.phase = leaving
@@ -165,7 +171,7 @@ func (f *Fleet) beatSeen(r beatRead, now time.Time) {
 // machineLeft notes that a machine has left the run.
 func (f *Fleet) machineLeft(m *machine) {
 	f.setLive(m.ID, nil)
-	if !m.worked && f.s.stop == "" && m.phase != booting {
+	if !m.worked && f.s.stop == "" && m.phase != booting && !m.noBeats {
 		f.bootFailed(m, orText(m.beat.Why, "it left without a word"))
 	}
 }
@@ -430,19 +436,31 @@ func (f *Fleet) add(m *machine) {
 			m.Price = m.kind.Price(m.Type, m.Spot)
 		}
 	}
-	for i, p := range s.limits.Past { // it goes on, rather than costing twice
-		if p.ID == m.ID && p.Ended.IsZero() {
-			m.Joined = p.Joined
-			if m.Price == 0 {
-				m.Price = p.Price
-			}
-			s.limits.Past = append(s.limits.Past[:i:i], s.limits.Past[i+1:]...)
-			break
+	if was := s.machines[m.ID]; was != nil { // it has ended, and was invited again
+		s.limits.Past = append(slices.Clone(s.limits.Past), was.Machine)
+	}
+	if p, ok := s.takePast(m.ID); ok { // it goes on, rather than costing twice
+		m.Joined = p.Joined
+		if m.Price == 0 {
+			m.Price = p.Price
 		}
 	}
+	m.Slots = m.slots
 	s.machines[m.ID] = m
 	rec := m.Machine
 	f.run(func() { f.cfg.Coordinator.MachineChanged(rec) })
+}
+
+// takePast takes what earlier coordinators recorded of a machine that has not
+// ended; it is not among the past ones any more.
+func (s *state) takePast(id string) (task.Machine, bool) {
+	i := slices.IndexFunc(s.limits.Past, func(p task.Machine) bool { return p.ID == id && p.Ended.IsZero() })
+	if i < 0 {
+		return task.Machine{}, false
+	}
+	p := s.limits.Past[i]
+	s.limits.Past = slices.Delete(slices.Clone(s.limits.Past), i, i+1)
+	return p, true
 }
 
 // end notes that a machine is not billed any more.

@@ -98,7 +98,7 @@ func decide(s *state, now time.Time) []action {
 // decideMachines looks for machines that are lost, or not needed.
 func (s *state) decideMachines(now time.Time) []action {
 	var acts []action
-	for _, m := range s.sorted() {
+	for _, m := range s.machines { // in any order: each is for itself
 		gone := m.missing >= vanished && m.confirmed
 		switch {
 		case m.losing || m.phase == ended:

@@ -37,6 +37,7 @@ type Fleet struct {
 
 	stopOnce  sync.Once
 	agentOnce sync.Once
+	failOnce  sync.Once
 	closeOnce sync.Once
 	left      Left
 	closeErr  error
@@ -109,12 +110,15 @@ func (f *Fleet) do(act func()) bool {
 	}
 }
 
-// loop owns the state.
+// loop owns the state. It takes what has happened as it comes, and decides soon
+// after; later the more there is to look at.
 func (f *Fleet) loop() {
 	defer close(f.done)
-	t := time.NewTicker(tick)
+	t := time.NewTimer(tick)
 	defer t.Stop()
+	var last time.Time
 	for {
+		var due time.Time
 		select {
 		case act := <-f.in:
 			act()
@@ -126,23 +130,38 @@ func (f *Fleet) loop() {
 					more = false
 				}
 			}
+			due = last.Add(restFor(len(f.s.machines)))
 		case <-t.C:
 		case <-f.ctx.Done():
 			return
 		}
-		if f.s.epoch == 0 {
+		if wait := time.Until(due); wait > 0 {
+			t.Reset(wait)
 			continue
 		}
-		f.out.register()
-		if f.s.stop == "" {
-			f.s.demand, f.s.stopped = f.cfg.Coordinator.Demand(), f.cfg.Coordinator.StoppedFunctions()
-		}
-		now := time.Now()
-		for _, a := range decide(f.s, now) {
-			f.perform(a, now)
-		}
-		f.show(now)
+		last = time.Now()
+		f.decide(last)
+		t.Reset(tick)
 	}
+}
+
+// restFor is the least time between two decisions.
+func restFor(machines int) time.Duration {
+	return min(time.Duration(machines)*time.Millisecond, tick)
+}
+
+func (f *Fleet) decide(now time.Time) {
+	if f.s.epoch == 0 {
+		return
+	}
+	f.out.register()
+	if f.s.stop == "" {
+		f.s.demand, f.s.stopped = f.cfg.Coordinator.Demand(), f.cfg.Coordinator.StoppedFunctions()
+	}
+	for _, a := range decide(f.s, now) {
+		f.perform(a, now)
+	}
+	f.show(now)
 }
 
 // perform does what decide found. It changes the state so that it is not found
@@ -181,8 +200,51 @@ func (f *Fleet) perform(a action, now time.Time) {
 	}
 }
 
-// fail ends the run: it cannot go on.
-func (f *Fleet) fail(err error) { f.agentsDone(err) }
+// failWithin is how long the machines of a run that cannot go on are waited
+// for; they end by their grants, too.
+const failWithin = 10 * time.Second
+
+// fail ends the run: it cannot go on. Its machines are released first, unless
+// they are another coordinator's by now.
+func (f *Fleet) fail(err error) {
+	f.failOnce.Do(func() {
+		go func() {
+			if !errors.Is(err, errSuperseded) {
+				f.release()
+			}
+			f.agentsDone(err)
+		}()
+	})
+}
+
+// release ends all machines of the run, as far as that can be done soon.
+func (f *Fleet) release() {
+	var ids []string
+	f.sync(func() {
+		f.s.failed = true
+		for id, m := range f.s.machines {
+			if m.alive() {
+				m.dismissed = "the run could not go on"
+				ids = append(ids, id)
+			}
+		}
+	})
+	if len(ids) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(f.ctx, failWithin)
+	defer cancel()
+	if err := f.cfg.Machines.Terminate(ctx, ids...); err != nil {
+		f.cfg.Notice(fmt.Sprintf("machines could not be terminated, and end when their grant does: %v", err))
+		return
+	}
+	now := time.Now()
+	f.sync(func() {
+		for _, id := range ids {
+			f.end(f.s.machines[id], "the run could not go on", now)
+		}
+	})
+}
 
 func (f *Fleet) agentsDone(err error) {
 	f.agentOnce.Do(func() { go f.cfg.Coordinator.AgentsDone(err) })

@@ -3,7 +3,7 @@ package fleet
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -137,10 +137,9 @@ func (f *Fleet) takeOver() error {
 		}
 	}
 	folded := f.cfg.Coordinator.Folded()
-	tokens := f.launchTokens()
 	ready := make(chan struct{})
 	f.do(func() {
-		f.found(alive, ids, folded, tokens)
+		f.found(alive, ids, folded)
 		close(ready)
 	})
 	select {
@@ -172,20 +171,8 @@ func (f *Fleet) takeOver() error {
 	}
 }
 
-// launchTokens are the tokens of recorded launches by pool, newest last.
-func (f *Fleet) launchTokens() map[string][]string {
-	tokens := map[string][]string{}
-	_ = f.cfg.Store.List(f.ctx, intentKey(f.cfg.Run, "")[:len("runs/"+f.cfg.Run+"/intents/")], func(o cloud.ObjectInfo) bool {
-		_, name := cutLast(o.Key)
-		token := strings.TrimSuffix(name, ".json")
-		tokens[token] = nil
-		return true
-	})
-	return tokens
-}
-
 // found takes in machines that earlier coordinators rented. Only the loop calls it.
-func (f *Fleet) found(alive map[string]cloud.Machine, beats []string, folded map[string]int, _ map[string][]string) {
+func (f *Fleet) found(alive map[string]cloud.Machine, beats []string, folded map[string]int) {
 	s := f.s
 	for _, x := range alive {
 		f.adopt(x)
@@ -194,17 +181,17 @@ func (f *Fleet) found(alive map[string]cloud.Machine, beats []string, folded map
 		m := s.machines[id]
 		if m == nil {
 			// The cloud does not show it for this run: it has ended, or it was
-			// invited and not tagged anew. Its last words count all the same.
-			m = &machine{Machine: task.Machine{ID: id}}
-			for _, p := range s.limits.Past {
-				if p.ID == id && p.Ended.IsZero() {
-					m.Machine = p
-				}
+			// invited and not tagged anew. Its last words count all the same,
+			// unless an earlier coordinator has heard them.
+			p, open := s.takePast(id)
+			if !open && slices.ContainsFunc(s.limits.Past, func(p task.Machine) bool { return p.ID == id }) {
+				continue
 			}
-			m.missing, m.confirmed = vanished, true
-			m.phase = working
+			m = &machine{Machine: p, missing: vanished, confirmed: true, phase: working, seen: time.Now(), granted: s.written.Until}
+			if !open { // launched, but never recorded
+				m.ID, m.Joined = id, time.Now()
+			}
 			s.machines[id] = m
-			m.seen, m.granted = time.Now(), s.written.Until
 		}
 		m.noBeats = true
 	}
@@ -232,6 +219,8 @@ func (f *Fleet) answered(held *[]cloud.Range, start time.Time) bool {
 		}
 		switch {
 		case m.answers, m.phase == left:
+		case m.missing >= vanished && m.beat.Session > 0 && slices.Contains(s.lost, m.name()):
+			f.end(m, "it has ended", now) // the last coordinator knew
 		case m.missing >= vanished && m.beat.Session > 0:
 			all = false
 			f.giveUp(m, "it has ended", false, now)

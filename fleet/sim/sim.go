@@ -344,18 +344,10 @@ func (w *World) Start(ctx context.Context) (*Run, error) {
 	if kind.Setup.Threads == 0 {
 		kind.Setup.Threads = 1
 	}
-	limits := w.cfg.Limits
-	r.Fleet = fleet.New(fleet.Config{Run: runID, Epoch: func() int { return r.Coord.Epoch() }, Store: l, Machines: rental{w.machines, l},
-		Coordinator: later{r}, OpenQueue: func(_ context.Context, name string) (fleet.Queue, error) {
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			q := newQueue("q:" + name)
-			w.queues[q.url] = q
-			return port{q, l}, nil
-		}, JoinQueue: w.join(l), Kinds: []fleet.Kind{kind}, Limits: limits, Unattended: w.cfg.Unattended, Notice: r.notice})
-	r.Coord, err = executor.NewCoordinator(ctx, executor.Config{Store: l, Queue: r.Fleet.Queue(), Header: h, Pipeline: w.pipeline,
-		StopWork: r.Fleet.StopWork, Live: r.Fleet.Live, Host: "sim", Poll: 2 * time.Second,
-		Remote: &executor.RemoteConfig{Capacity: r.Fleet.Capacity, Close: func(ctx context.Context, _ executor.RunStatus) {
+	out := &lateQueue{}
+	r.Coord, err = executor.NewCoordinator(ctx, executor.Config{Store: l, Queue: out, Header: h, Pipeline: w.pipeline,
+		StopWork: func() { r.Fleet.StopWork() }, Live: func() []task.Live { return r.Fleet.Live() }, Host: "sim", Poll: 2 * time.Second,
+		Remote: &executor.RemoteConfig{Capacity: func(fn string) int { return r.Fleet.Capacity(fn) }, Close: func(ctx context.Context, _ executor.RunStatus) {
 			r.Closed = time.Now()
 			left, err := r.Fleet.Close(ctx)
 			r.left = left
@@ -366,6 +358,17 @@ func (w *World) Start(ctx context.Context) (*Run, error) {
 	if err != nil {
 		return nil, err
 	}
+	limits := w.cfg.Limits
+	limits.Past = r.Coord.Machines()
+	r.Fleet = fleet.New(fleet.Config{Run: runID, Epoch: r.Coord.Epoch, Store: l, Machines: rental{w.machines, l},
+		Coordinator: r.Coord, OpenQueue: func(_ context.Context, name string) (fleet.Queue, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			q := newQueue("q:" + name)
+			w.queues[q.url] = q
+			return port{q, l}, nil
+		}, JoinQueue: w.join(l), Kinds: []fleet.Kind{kind}, Limits: limits, Unattended: w.cfg.Unattended, Notice: r.notice})
+	out.Queue = r.Fleet.Queue()
 	run, cancel := context.WithCancelCause(ctx)
 	r.cancel = cancel
 	go func() {
@@ -441,20 +444,17 @@ func (r rental) Terminate(ctx context.Context, ids ...string) error {
 	return r.Fleet.Terminate(ctx, ids...)
 }
 
-// later is a coordinator that is made after its fleet.
-type later struct{ r *Run }
+// lateQueue is a queue that is there after its coordinator.
+type lateQueue struct{ cloud.Queue }
 
-func (l later) Demand() []task.Demand         { return l.r.Coord.Demand() }
-func (l later) StoppedFunctions() []string    { return l.r.Coord.StoppedFunctions() }
-func (l later) Folded() map[string]int        { return l.r.Coord.Folded() }
-func (l later) Held(r []cloud.Range)          { l.r.Coord.Held(r) }
-func (l later) CapacityChanged()              { l.r.Coord.CapacityChanged() }
-func (l later) MachineChanged(m task.Machine) { l.r.Coord.MachineChanged(m) }
-func (l later) Limit(reason string)           { l.r.Coord.Limit(reason) }
-func (l later) AgentsDone(err error)          { l.r.Coord.AgentsDone(err) }
-func (l later) Lost(machine, message string, ids []string) {
-	l.r.Coord.Lost(machine, message, ids)
-}
-func (l later) ReportSegment(machine string, session, n int, batches []task.Batch, ended []string) {
-	l.r.Coord.ReportSegment(machine, session, n, batches, ended)
+// The codec of segments makes channels when it is first used. It must not be
+// first used in a bubble of synctest, which owns the channels made in it.
+func init() {
+	b, err := (&wire.Segment{}).Encode()
+	if err == nil {
+		_, err = wire.DecodeSegment(b)
+	}
+	if err != nil {
+		panic(err) // an empty segment can be encoded
+	}
 }

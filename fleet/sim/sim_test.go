@@ -3,13 +3,14 @@ package sim
 import (
 	"context"
 	"fmt"
+	"io"
 	"math"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/fleet"
@@ -101,27 +102,88 @@ func TestSmall(t *testing.T) {
 	})
 }
 
-func TestBig(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		real := clock()
-		const n = 100_000
-		secs := lognormal(1, 30, 0.8)
-		work, longest := 0.0, 0.0
-		for i := range n {
-			work += secs("f", i, 1)
-			longest = max(longest, secs("f", i, 1))
-		}
-		w := world(t, Config{Source: mapOf(n, ""), Seconds: secs, Kind: fleet.Kind{Max: 500}, Latency: 30 * time.Millisecond})
-		o := whole(t, w)
-		say(t, w)
-		succeeded(t, o, n)
-		bound := max(longest, work/500)
-		t.Logf("%.0f s = %.3f of the bound of %.0f s + 40 s boot; closing %.1f s, %d machines, used %.3f of billed %.0f s, %s; real %v", o.makespan, o.makespan/(bound+40), bound, o.closing, w.Machines(), w.Used/w.Billed(), w.Billed(), o.left, clock()-real)
-	})
+// chaos does harm to a run until it ends.
+func TestChaos(t *testing.T) {
+	for seed := range uint64(seeds()) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { chaos(t, seed) })
+		})
+	}
 }
 
-func clock() time.Duration {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts)
-	return time.Duration(ts.Nano()).Round(time.Millisecond)
+func seeds() int {
+	if v, _ := strconv.Atoi(os.Getenv("SIM_SEEDS")); v > 0 {
+		return v
+	}
+	return 4
+}
+
+func chaos(t *testing.T, seed uint64) {
+	const n = 600
+	rng := rand.New(rand.NewPCG(seed, 7))
+	w := world(t, Config{Source: mapOf(n, "    retries: {machine: 30}\n"), Seconds: lognormal(seed, 25, 1), Kind: fleet.Kind{Max: 20, Min: 2}, Log: logTo(),
+		Latency: 30 * time.Millisecond, Lossy: 0.02, Seed: seed, Unattended: 15 * time.Minute})
+	ctx := t.Context()
+	if err := w.Create(ctx); err != nil {
+		t.Fatal(err)
+	}
+	r, err := w.Start(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kills, harms := 0, 0
+	for end := false; !end; {
+		wait := time.NewTimer(time.Duration(5+rng.IntN(40)) * time.Second)
+		select {
+		case <-r.Done():
+			end = true
+			continue
+		case <-wait.C:
+		}
+		if harms++; harms > 40 {
+			continue // it must end some time
+		}
+		switch x := rng.IntN(10); {
+		case x < 3:
+			if id := w.Pick(nil); id != "" {
+				w.Region.PowerOff(id)
+			}
+		case x < 5:
+			if id := w.Pick(func(_ string, spot bool) bool { return spot }); id != "" {
+				w.Region.Reclaim(id)
+			}
+		case x < 8:
+			if id := w.Pick(nil); id != "" {
+				w.Cut(id, true)
+				time.AfterFunc(time.Duration(20+rng.IntN(300))*time.Second, func() { w.Cut(id, false) })
+			}
+		default:
+			kills++
+			r.Kill()
+			time.Sleep(time.Duration(rng.IntN(100)) * time.Second)
+			if r, err = w.Start(ctx); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var o outcome
+	o.report, o.left, o.err = r.Wait()
+	w.Wait()
+	if t.Failed() || testing.Verbose() {
+		say(t, w)
+	}
+	succeeded(t, o, n)
+	if a := w.Alive(); a > 0 {
+		t.Errorf("%d machines live", a)
+	}
+	t.Logf("%d coordinators killed, %d harms, %d machines, %d starts, %d at the same time", kills, harms, w.Machines(), w.Starts, w.Doubled)
+}
+
+func logTo() io.Writer {
+	if name := os.Getenv("SIM_LOG"); name != "" {
+		f, _ := os.Create(name)
+		return f
+	}
+	return nil
 }
