@@ -130,6 +130,34 @@ func TestGoldenEstimates(t *testing.T) {
 	}
 }
 
+// docs/prices.md says what the program says.
+func TestDocumentedPrices(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile(filepath.Join("..", "docs", "prices.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	example, err := os.ReadFile(filepath.Join("testdata", "estimate", "taxi.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, pipeline, _ := strings.Cut(string(example), "\n") // behind its comment
+	doc := strings.Join(strings.Fields(string(text)), " ")
+	r := estimated(t, priced(t), EstimateOptions{ApplyOptions: ApplyOptions{File: filepath.Join("testdata", "estimate", "taxi.yaml")},
+		Assume: 30 * time.Second, Machines: []int{1, 10, 33, 100}})
+	minutes := func(s float64) string { return fmt.Sprintf("%dm %02ds", int(s)/60, int(s)%60) }
+	wants := []string{strings.Join(strings.Fields(pipeline), " "),
+		fmt.Sprintf("the rule takes %d machines here: %s, $%.2f, and at most $%.2f", r.Functions[0].Estimate.Machines, minutes(r.Estimate.Seconds), r.Estimate.CostUSD, r.Estimate.MaxCostUSD)}
+	for _, p := range r.Curve {
+		wants = append(wants, fmt.Sprintf("| %d | %s | $%.2f | $%.2f |", p.Machines, minutes(p.Seconds), p.CostUSD, p.MaxCostUSD))
+	}
+	for _, want := range wants {
+		if !strings.Contains(doc, want) {
+			t.Errorf("docs/prices.md does not say %q", want)
+		}
+	}
+}
+
 // roundedJSON is a value as JSON has it, with a few digits of each number:
 // processors differ in the last.
 func roundedJSON(t *testing.T, v any) any {

@@ -70,7 +70,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"status", "nothing"}, 2, "nothing"},
 		{[]string{"status", "latest"}, 2, "no run yet"},
 		{[]string{"setup", "aws"}, 3, "not part of this version"},
-		{[]string{"instances", "--cpu", "4"}, 3, "not part of this version"},
+		{[]string{"instances", "--cpu", "many"}, 2, "--cpu: expected a number of CPUs"},
 		{[]string{"serve"}, 3, "report RUN"},
 		{[]string{"tick"}, 2, "tick needs pipeline files or folders"},
 		{[]string{"tick", "nothing.yaml"}, 2, "nothing.yaml"},
