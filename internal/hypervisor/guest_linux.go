@@ -39,6 +39,7 @@ type GuestConfig struct {
 	Hide, Environ                        []string
 	Hurry                                int
 	Files                                map[string]string
+	CA, Hosts                            string
 	UserData                             []byte
 }
 
@@ -167,6 +168,12 @@ func (g *Guest) files() error {
 	do("pivot root", syscall.PivotRoot(root, old))
 	do("change folder", os.Chdir("/"))
 	do("unmount", syscall.Unmount("/mnt", syscall.MNT_DETACH))
+	do("write", os.WriteFile("/etc/hosts", []byte("127.0.0.1 localhost\n"+g.config.Hosts), 0o644))
+	for _, path := range []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt"} {
+		if b, err := os.ReadFile(path); err == nil && g.config.CA != "" {
+			do("write", os.WriteFile(path, append(b, g.config.CA...), 0o644))
+		}
+	}
 	for path, text := range g.config.Files {
 		folder(filepath.Dir(path))
 		os.Remove(path) // a link may lead elsewhere

@@ -51,6 +51,10 @@ type Options struct {
 	// Files are written to machines before they boot, as programs: by their
 	// absolute path. A program in /usr/local/sbin hides one of this machine.
 	Files map[string]string
+	// Buckets, if there are any, makes the servers be found by Amazon's names,
+	// over TLS, without a variable that says where they are. These are the
+	// buckets that have names then.
+	Buckets []string
 }
 
 // Machine is a machine that was started for an instance.

@@ -301,3 +301,23 @@ ctypes.CDLL(None).reboot(0x4321fedc)'`, nil)
 	}
 	r.gone(t, id)
 }
+
+// Where no variable says where servers are, they have Amazon's names, here and
+// on machines.
+func TestNames(t *testing.T) {
+	r := &rig{hypervisor.Start(t, hypervisor.Options{Buckets: []string{"store"}})}
+	r.Setenv(t)
+	t.Setenv("AWS_ENDPOINT_URL", r.EC2) // this process does not know the names
+	t.Setenv("SSL_CERT_FILE", "")
+	look := "https://store.s3.us-east-1.amazonaws.com/names/agent.gz https://sqs.us-east-1.amazonaws.com/?Action=ListQueues https://s3.us-east-1.amazonaws.com/store/x"
+	id := r.launch(t, "names", `for u in `+look+`; do curl -so /dev/null -w '%{http_code} %{ssl_verify_result}\n' "$u"; done`, nil)
+	r.ended(t, id)
+	r.gone(t, id)
+	if log := r.Log(id, "coiled-jobs.log"); !strings.Contains(log, "403 0\n200 0\n403 0\n") {
+		t.Errorf("on the machine: %s", log)
+	}
+	cmd := r.Command("curl", "-sS", "-o", os.DevNull, "-w", "%{http_code}", "--cacert", filepath.Join(r.Dir, "ca.pem"), strings.Fields(look)[0])
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "403" {
+		t.Errorf("here: %s, %v", out, err)
+	}
+}

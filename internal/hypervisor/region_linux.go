@@ -98,7 +98,8 @@ func (r *Region) start(o Options) error {
 		return errors.New(r.info.Skip)
 	}
 	r.EC2, r.S3, r.S3Dir = r.info.EC2, r.info.S3, r.info.S3Dir
-	return nil
+	return errors.Join(os.WriteFile(filepath.Join(r.Dir, "ca.pem"), []byte(r.info.CA), 0o644),
+		os.WriteFile(filepath.Join(r.Dir, "hosts"), []byte("127.0.0.1 localhost\n"+r.info.Hosts), 0o644))
 }
 
 // connect joins the region's network to this machine's. The addresses are those
@@ -121,12 +122,28 @@ func (r *Region) connect(pid int) (subnet string, err error) {
 	return "", err
 }
 
-// Environ is the variables with which the SDK finds the servers.
+// Environ is the variables with which the SDK finds the servers, or trusts them
+// where they have Amazon's names.
 func (r *Region) Environ() []string {
 	host := r.EC2[strings.Index(r.EC2, "//")+2 : strings.LastIndexByte(r.EC2, ':')]
-	return []string{"AWS_ENDPOINT_URL=" + r.EC2, "AWS_ENDPOINT_URL_S3=" + r.S3, "AWS_ACCESS_KEY_ID=" + r.info.Access, "AWS_SECRET_ACCESS_KEY=" + r.info.Secret,
-		"AWS_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=" + os.DevNull, "AWS_SHARED_CREDENTIALS_FILE=" + os.DevNull,
-		"AWS_PROFILE=", "AWS_SESSION_TOKEN=", "NO_PROXY=" + host, "no_proxy=" + host}
+	servers := []string{"AWS_ENDPOINT_URL=" + r.EC2, "AWS_ENDPOINT_URL_S3=" + r.S3}
+	if r.info.CA != "" {
+		servers = []string{"SSL_CERT_FILE=" + filepath.Join(r.Dir, "ca.pem")}
+		host = ".amazonaws.com"
+	}
+	return append(servers, "AWS_ACCESS_KEY_ID="+r.info.Access, "AWS_SECRET_ACCESS_KEY="+r.info.Secret,
+		"AWS_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE="+os.DevNull, "AWS_SHARED_CREDENTIALS_FILE="+os.DevNull,
+		"AWS_PROFILE=", "AWS_SESSION_TOKEN=", "NO_PROXY="+host, "no_proxy="+host)
+}
+
+// Command runs a program of this machine as somebody who knows the region's
+// servers by their names.
+func (r *Region) Command(name string, args ...string) *exec.Cmd {
+	if r.info.Hosts == "" {
+		return exec.Command(name, args...)
+	}
+	return exec.Command("unshare", append([]string{"--mount", "--propagation", "private", "sh", "-c", `mount --bind "$0" /etc/hosts && exec "$@"`,
+		filepath.Join(r.Dir, "hosts"), name}, args...)...)
 }
 
 // Setenv sets Environ for the test, which therefore cannot be parallel.

@@ -60,6 +60,7 @@ type ServeConfig struct {
 type ServeInfo struct {
 	EC2, S3, S3Dir string
 	Access, Secret string
+	CA, Hosts      string // of servers with Amazon's names
 	Skip           string // why there is none
 }
 
@@ -117,7 +118,7 @@ func (s *Serve) Boot(c ServeConfig, info *ServeInfo) error {
 	}
 	t := &serverT{dir: c.Dir}
 	var s3 *s3server.Server
-	t.run(func() { s3 = s3server.StartAt(t, address) })
+	t.run(func() { s3 = s3server.StartAt(t, s3server.Options{Host: address, Domain: s3Domain}) })
 	t.run(func() {
 		s.moto = motoserver.Start(t, motoserver.Options{Capacity: c.Capacity, Host: address, Watch: s.watch})
 	})
@@ -128,6 +129,13 @@ func (s *Serve) Boot(c ServeConfig, info *ServeInfo) error {
 		s.info = ServeInfo{EC2: s.moto.URL, S3: s3.URL, S3Dir: s3.Dir, Access: s3.Access, Secret: s3.Secret}
 	}
 	s.info.Skip = t.skip
+	if len(c.Buckets) > 0 && t.skip == "" {
+		names := amazonNames(c.Buckets)
+		if s.info.CA, err = serveNames(address, s.moto.URL, s3.URL, names); err != nil {
+			return err
+		}
+		s.info.Hosts = address + " " + strings.Join(names, " ") + "\n"
+	}
 	*info = s.info
 	return nil
 }
@@ -179,7 +187,7 @@ func (s *Serve) watch(e motoserver.Event) {
 		config := GuestConfig{ID: e.ID, Type: e.Type, Zone: e.Zone, Spot: e.Spot, Access: s.info.Access, Secret: s.info.Secret,
 			Dir: filepath.Join(s.config.Dir, e.ID), Hide: s.config.Hide, Hurry: s.config.Hurry, UserData: e.UserData,
 			Address: fmt.Sprintf("%s.%d", s.config.Subnet, len(s.machines)+10), Router: s.config.Subnet + ".1",
-			Environ: s.config.Environ, Files: s.config.Files}
+			Environ: s.config.Environ, Files: s.config.Files, CA: s.info.CA, Hosts: s.info.Hosts}
 		if e.Profile != "" {
 			config.Role = "role-of-" + e.Profile
 		}

@@ -39,14 +39,23 @@ type Server struct {
 // is skipped with the reason, but fails in CI, where CI=true is set.
 func Start(t T) *Server {
 	t.Helper()
-	return StartAt(t, "127.0.0.1")
+	return StartAt(t, Options{})
 }
 
-// StartAt is Start for an address of this machine. A client must use the
-// address with which an URL was signed: several machines share one.
-func StartAt(t T, host string) *Server {
+// Options says where a server is found.
+type Options struct {
+	// Host is an address of this machine; empty: 127.0.0.1. A client must use
+	// the address with which an URL was signed: several machines share one.
+	Host string
+	// Domain, if set, makes BUCKET.Domain the address of a bucket for who asks
+	// the server by that name.
+	Domain string
+}
+
+// StartAt is Start with options.
+func StartAt(t T, o Options) *Server {
 	t.Helper()
-	s, err := start(t, host)
+	s, err := start(t, o)
 	if err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatalf("no S3 server: %v", err)
@@ -77,25 +86,31 @@ func (s *Server) Setenv(t T) {
 	t.Setenv("AWS_SESSION_TOKEN", "")
 }
 
-func start(t T, host string) (*Server, error) {
+func start(t T, o Options) (*Server, error) {
 	bin, err := binary()
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{Dir: t.TempDir(), Access: "test-access", Secret: "test-secret"}
 	meta := t.TempDir()
+	if o.Host == "" {
+		o.Host = "127.0.0.1"
+	}
 	// The port is free when it is found and may be taken when it is used: a
 	// few tries.
 	for try := 0; ; try++ {
-		addr, err := freeAddr(host)
+		addr, err := freeAddr(o.Host)
 		if err != nil {
 			return nil, err
 		}
 		s.URL = "http://" + addr
 		var out bytes.Buffer
 		ctx, cancel := context.WithCancel(context.Background())
-		cmd := exec.CommandContext(ctx, bin, "--port", addr, "--access", s.Access, "--secret", s.Secret, "--region", "us-east-1",
-			"--keep-alive", "--quiet", "posix", "--sidecar", meta, s.Dir)
+		args := []string{"--port", addr, "--access", s.Access, "--secret", s.Secret, "--region", "us-east-1", "--keep-alive", "--quiet"}
+		if o.Domain != "" {
+			args = append(args, "--virtual-domain", o.Domain)
+		}
+		cmd := exec.CommandContext(ctx, bin, append(args, "posix", "--sidecar", meta, s.Dir)...)
 		cmd.Stdout, cmd.Stderr = &out, &out
 		if err := cmd.Start(); err != nil {
 			cancel()
