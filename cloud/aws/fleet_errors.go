@@ -22,7 +22,7 @@ func queueError(ctx context.Context, op, name string, err error) error {
 var queuePermissions = map[string]string{
 	"create queue": "sqs:CreateQueue and sqs:TagQueue", "delete queue": "sqs:DeleteQueue", "send to queue": "sqs:SendMessage",
 	"receive from queue": "sqs:ReceiveMessage", "remove from queue": "sqs:DeleteMessage", "give back to queue": "sqs:ChangeMessageVisibility",
-	"list queues": "sqs:ListQueues and sqs:ListQueueTags",
+	"list queues": "sqs:ListQueues and sqs:ListQueueTags", "look at queue": "sqs:GetQueueAttributes",
 }
 
 // ec2Error maps an error of EC2 or SSM. What is denied names the action; the

@@ -166,19 +166,25 @@ func (m *Machines) deleteTemplates(ctx context.Context, run string) error {
 			m.setup.Lock()
 			delete(m.made, aws.ToString(t.LaunchTemplateName))
 			m.setup.Unlock()
-			err := m.call(ctx, "delete launch template", aws.ToString(t.LaunchTemplateName), "ec2:DeleteLaunchTemplate", func(ctx context.Context) error {
-				_, err := m.ec2.DeleteLaunchTemplate(ctx, &ec2.DeleteLaunchTemplateInput{LaunchTemplateId: t.LaunchTemplateId})
-				return err
-			})
-			if cloud.KindOf(err) != cloud.KindNotFound {
-				errs = append(errs, err)
-			}
+			errs = append(errs, m.deleteTemplate(ctx, aws.ToString(t.LaunchTemplateId), aws.ToString(t.LaunchTemplateName)))
 		}
 		if aws.ToString(out.NextToken) == "" {
 			return errors.Join(errs...)
 		}
 		in.NextToken = out.NextToken
 	}
+}
+
+// deleteTemplate deletes a launch template; one that is gone is no error.
+func (m *Machines) deleteTemplate(ctx context.Context, id, name string) error {
+	err := m.call(ctx, "delete launch template", name, "ec2:DeleteLaunchTemplate", func(ctx context.Context) error {
+		_, err := m.ec2.DeleteLaunchTemplate(ctx, &ec2.DeleteLaunchTemplateInput{LaunchTemplateId: &id})
+		return err
+	})
+	if cloud.KindOf(err) == cloud.KindNotFound {
+		return nil
+	}
+	return err
 }
 
 // tagged is the ids of a run's resources of a kind.

@@ -12,7 +12,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
-	"github.com/aws/aws-sdk-go-v2/service/servicequotas"
 	"github.com/aws/aws-sdk-go-v2/service/ssm"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -54,13 +53,12 @@ type Setup struct {
 
 // admin is the clients of a set-up.
 type admin struct {
-	a      Account
-	cfg    aws.Config
-	s3     *s3.Client
-	iam    *iam.Client
-	ec2    *ec2.Client
-	quotas *servicequotas.Client
-	m      *Machines
+	a   Account
+	cfg aws.Config
+	s3  *s3.Client
+	iam *iam.Client
+	ec2 *ec2.Client
+	m   *Machines
 }
 
 func newAdmin(ctx context.Context, region string) (*admin, error) {
@@ -74,7 +72,7 @@ func newAdmin(ctx context.Context, region string) (*admin, error) {
 	}
 	e := ec2.NewFromConfig(cfg)
 	return &admin{a: a, cfg: cfg, s3: s3.NewFromConfig(cfg, s3Options), iam: iam.NewFromConfig(cfg), ec2: e,
-		quotas: servicequotas.NewFromConfig(cfg), m: newMachines(e, ssm.NewFromConfig(cfg), cfg.Region, MachinesOptions{})}, nil
+		m: newMachines(e, ssm.NewFromConfig(cfg), cfg.Region, MachinesOptions{})}, nil
 }
 
 // call makes a request about an account, again while it is throttled. What is
