@@ -209,9 +209,9 @@ func coordinatorPolicy(a Account) Policy {
 // personPolicy is what somebody needs who works with runs.
 func personPolicy(a Account) Policy {
 	return Policy{Version: "2012-10-17", Statement: append([]Statement{
-		allow("Store", []string{"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"},
+		allow("Store", []string{"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:AbortMultipartUpload"},
 			[]string{a.bucketARN("/*")}, a.own()),
-		allow("ListStore", []string{"s3:ListBucket", "s3:ListBucketMultipartUploads"}, []string{a.bucketARN("")}, a.own()),
+		allow("ListStore", []string{"s3:ListBucket"}, []string{a.bucketARN("")}, a.own()),
 		allow("Secrets", []string{"ssm:DeleteParameters", "ssm:GetParameter", "ssm:GetParameters",
 			"ssm:GetParametersByPath", "ssm:PutParameter"}, []string{a.parameterARN()}, nil),
 		allow("CheckSetup", []string{"iam:GetInstanceProfile"}, []string{a.arn("iam", "", a.ID, "instance-profile/"+MachineRole),
@@ -232,7 +232,7 @@ func setupPolicy(a Account) Policy {
 		allow("EmptyBucket", []string{"s3:DeleteObject", "s3:DeleteObjectVersion"}, []string{a.bucketARN("/*")}, a.own()),
 		allow("OtherRegions", []string{"s3:ListAllMyBuckets"}, []string{"*"}, nil),
 		allow("Roles", []string{"iam:CreateRole", "iam:DeleteRole", "iam:DeleteRolePolicy", "iam:GetRole", "iam:GetRolePolicy", "iam:ListRolePolicies",
-			"iam:PassRole", "iam:PutRolePolicy", "iam:TagRole", "iam:UpdateAssumeRolePolicy"}, roles, nil),
+			"iam:PassRole", "iam:PutRolePolicy", "iam:TagRole"}, roles, nil),
 		allow("Profiles", []string{"iam:AddRoleToInstanceProfile", "iam:CreateInstanceProfile", "iam:DeleteInstanceProfile",
 			"iam:GetInstanceProfile", "iam:RemoveRoleFromInstanceProfile", "iam:TagInstanceProfile"}, profiles, nil),
 		allow("SpotRole", []string{"iam:CreateServiceLinkedRole", "iam:ListRoles"}, []string{a.arn("iam", "", a.ID, "role"+spotRolePath+"*")}, nil),
