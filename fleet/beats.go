@@ -428,7 +428,6 @@ func (f *Fleet) add(m *machine) {
 		m.Joined = time.Now()
 	}
 	m.seen = time.Now()
-	m.granted = s.written.Until
 	if m.kind != nil {
 		m.Kind = m.kind.Name
 		m.slots = max(1, m.kind.Slots(m.Type))

@@ -31,20 +31,14 @@ func (s *state) spent(now time.Time) float64 {
 	return sum
 }
 
-// commitment is the dollars that machines will have cost at until, or at the
-// end of a longer grant that they know of, beside what is spent now. Machines
-// that are being launched count.
+// commitment is the dollars that machines will have cost at until, beside what
+// is spent now. Machines that are being launched count.
 func (s *state) commitment(now, until time.Time) float64 {
 	sum := 0.0
 	for _, m := range s.machines {
-		if !m.alive() {
-			continue
+		if m.alive() {
+			sum += m.Cost(until) - m.Cost(now)
 		}
-		end := until
-		if m.granted.After(end) {
-			end = m.granted
-		}
-		sum += m.Price * until2h(now, end)
 	}
 	for _, k := range s.kinds {
 		if k.asked > 0 {

@@ -178,6 +178,9 @@ func (f *Fleet) perform(a action, now time.Time) {
 	case actBootLog:
 		f.noBoot(a.m, a.why)
 	case actEnded:
+		if a.m.kind == nil || a.m.kind.Setup.KeepAlive == 0 {
+			now = a.m.seen // it powered off as soon as it had left
+		}
 		f.end(a.m, a.why, now)
 	case actTerminate:
 		f.terminate(a.list, a.why)
@@ -356,11 +359,6 @@ func (f *Fleet) writeControl(c wire.Control) {
 	s.writing = true
 	after := f.after
 	f.after = nil
-	for _, m := range s.machines { // from the moment it is tried they may know it
-		if m.alive() && c.Until.After(m.granted) {
-			m.granted = c.Until
-		}
-	}
 	f.run(func() {
 		err := f.superseded(f.ctx)
 		if err == nil {

@@ -251,6 +251,10 @@ const bootLines = 15
 
 // noBoot deals with a machine that never said hello.
 func (f *Fleet) noBoot(m *machine, why string) {
+	if m.dismissed != "" {
+		f.end(m, m.dismissed, time.Now())
+		return
+	}
 	if m.missing < vanished {
 		f.terminate([]*machine{m}, why)
 	}

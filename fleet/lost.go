@@ -26,6 +26,10 @@ func (f *Fleet) giveUp(m *machine, why string, terminate bool, now time.Time) {
 	if terminate {
 		f.terminate([]*machine{m}, why)
 	}
+	if terminate && m.phase == booting && !m.rejoin { // it has nothing yet
+		m.losing = false
+		return
+	}
 	f.setLive(m.ID, nil)
 	if f.s.stop == "" && m.phase != left {
 		f.cfg.Notice(fmt.Sprintf("machine %s was lost: %s", m.ID, why))

@@ -86,7 +86,6 @@ type machine struct {
 	missing  int           // listings without it since
 	// confirmed: its heartbeat was read after it was found missing.
 	confirming, confirmed bool
-	granted               time.Time // the latest grant that it can know of
 
 	folded  int // segments taken
 	known   int // segments that are there

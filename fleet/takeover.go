@@ -187,7 +187,7 @@ func (f *Fleet) found(alive map[string]cloud.Machine, beats []string, folded map
 			if !open && slices.ContainsFunc(s.limits.Past, func(p task.Machine) bool { return p.ID == id }) {
 				continue
 			}
-			m = &machine{Machine: p, missing: vanished, confirmed: true, phase: working, seen: time.Now(), granted: s.written.Until}
+			m = &machine{Machine: p, missing: vanished, confirmed: true, phase: working, seen: time.Now()}
 			if !open { // launched, but never recorded
 				m.ID, m.Joined = id, time.Now()
 			}

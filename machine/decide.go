@@ -3,6 +3,7 @@ package machine
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -58,7 +59,7 @@ func decide(f *facts) decision {
 		return decision{act: leave, why: fmt.Sprintf(format, args...), blameMachine: true}
 	}
 	drainAt, dieAt := lifeEnds(f.launched, f.setup.MaxLife)
-	switch more := c.Kinds[f.setup.Kind].More; {
+	switch more := c.Kinds[f.setup.Kind].More || keeps(c, f); {
 	case f.ending:
 		return off("is shutting down")
 	case !f.now.Before(c.Until):
@@ -91,6 +92,12 @@ func decide(f *facts) decision {
 		next = earliest(next, f.idleSince.Add(f.setup.IdleTimeout))
 	}
 	return decision{next: next}
+}
+
+// keeps says whether the machine stays although there is no work for all.
+func keeps(c *wire.Control, f *facts) bool {
+	id, _, _ := strings.Cut(f.name, "/")
+	return slices.Contains(c.Kinds[f.setup.Kind].Keep, id)
 }
 
 func idle(f *facts) bool { return f.held == 0 && !f.preparing && f.setup.IdleTimeout > 0 }
@@ -134,11 +141,11 @@ const (
 	afterSoon = 5 * time.Second  // of a coordinator that is not known here yet
 )
 
-// admit decides about a range before it is claimed. held and ended are what
-// this session has and had.
-func admit(r *cloud.Range, run string, c *wire.Control, held, ended bool) (answer, time.Duration) {
+// admit decides about a range before it is claimed. held says that this session
+// has it, or is about to.
+func admit(r *cloud.Range, run string, c *wire.Control, held bool) (answer, time.Duration) {
 	switch epoch := wire.EpochOf(r.ID); {
-	case r.Run != run || r.Hint != "" || epoch == 0 || r.To <= r.From || ended:
+	case r.Run != run || r.Hint != "" || epoch == 0 || r.To <= r.From:
 		return drop, 0
 	case held:
 		return later, afterLive
@@ -155,8 +162,10 @@ func conflict(found, mine *wire.Claim, c *wire.Control) (answer, time.Duration) 
 	switch {
 	case found.Nonce == mine.Nonce:
 		return take, 0 // only the reply was lost
-	case found.Machine == mine.Machine && found.Session != mine.Session:
-		return drop, 0 // of an earlier session, whose ranges are handed out anew
+	case found.Machine == mine.Machine:
+		// What this session has in hand is not claimed again: it has ended. The
+		// ranges of an earlier session are handed out anew.
+		return drop, 0
 	case slices.Contains(c.Lost, sessionName(found.Machine, found.Session)), wire.EpochOf(mine.Range.ID) < c.Epoch:
 		return drop, 0
 	}

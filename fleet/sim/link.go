@@ -51,8 +51,11 @@ func (l *link) lose() bool {
 
 // wait is the way of a request.
 func (l *link) wait(ctx context.Context, key string) error {
-	if l.latency > 0 {
-		t := time.NewTimer(l.latency)
+	l.mu.Lock()
+	latency := l.latency
+	l.mu.Unlock()
+	if latency > 0 {
+		t := time.NewTimer(latency)
 		defer t.Stop()
 		select {
 		case <-t.C:

@@ -35,6 +35,8 @@ type Config struct {
 	Unattended time.Duration
 	// Boot is the time from the launch of a machine to its agent; nil: 40 s.
 	Boot func(rng *rand.Rand) time.Duration
+	// Stillborn machines never come to their agent: they end after their boot.
+	Stillborn bool
 	// Latency is that of each request to the store and queues, Lossy the share
 	// of writes of which the reply is lost.
 	Latency time.Duration
@@ -68,6 +70,7 @@ type World struct {
 	attempts map[string]int
 	Used     float64 // seconds of attempts
 	Starts   int
+	First    time.Time // when the last run's first task started
 }
 
 // proc is a machine that runs.
@@ -106,6 +109,9 @@ func (w *World) starts(fn string, i, attempt int, id string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.Starts++
+	if w.First.IsZero() {
+		w.First = time.Now()
+	}
 	if other, ok := w.running[key]; ok && other != id {
 		w.Doubled++
 	}
@@ -140,6 +146,10 @@ func (w *World) started(i cloudtest.Instance) {
 	w.mu.Unlock()
 	w.work.Go(func() {
 		if !sleep(ctx, boot) {
+			return
+		}
+		if w.cfg.Stillborn {
+			w.Region.PowerOff(i.ID)
 			return
 		}
 		log := slog.New(slog.DiscardHandler)
@@ -284,6 +294,9 @@ func (w *World) Machines() int {
 // Wait waits until no machine works any more.
 func (w *World) Wait() { w.work.Wait() }
 
+// Store is what a process without troubles sees of the store.
+func (w *World) Store() cloud.Store { return w.store }
+
 // Run is a coordinator at work.
 type Run struct {
 	w      *World
@@ -298,21 +311,19 @@ type Run struct {
 	Closed time.Time // when the run had its final status and Close began
 }
 
-const runID = "r"
-
 // Create records the run; Start begins or resumes it.
-func (w *World) Create(ctx context.Context) error {
+func (w *World) Create(ctx context.Context, run string) error {
 	plan, err := planner.Make(ctx, w.pipeline, planner.Inputs{}, planner.Options{})
 	if err != nil {
 		return err
 	}
-	h := &executor.Header{Run: runID, Pipeline: w.pipeline.Name, File: "pipeline.yaml", Cloud: "aws", Created: time.Now(), Token: "t", Planned: map[string]int{}}
+	h := &executor.Header{Run: run, Pipeline: w.pipeline.Name, File: "pipeline.yaml", Cloud: "aws", Created: time.Now(), Token: "t", Planned: map[string]int{}}
 	for _, f := range plan.Functions {
 		if f.Tasks >= 0 {
 			h.Planned[f.Name] = f.Tasks
 		}
 		if f.Items != nil {
-			if err := executor.SaveItems(ctx, w.store, runID, f.Name, f.Items); err != nil {
+			if err := executor.SaveItems(ctx, w.store, run, f.Name, f.Items); err != nil {
 				return err
 			}
 		}
@@ -321,11 +332,11 @@ func (w *World) Create(ctx context.Context) error {
 }
 
 // Start makes a coordinator that begins the run, or goes on with it.
-func (w *World) Start(ctx context.Context) (*Run, error) {
+func (w *World) Start(ctx context.Context, run string) (*Run, error) {
 	l := w.link(w.store.Process())
 	l.lossy = 0
 	r := &Run{w: w, link: l, done: make(chan struct{})}
-	h, err := executor.LoadHeader(ctx, l, runID)
+	h, err := executor.LoadHeader(ctx, l, run)
 	if err != nil {
 		return nil, err
 	}
@@ -360,24 +371,24 @@ func (w *World) Start(ctx context.Context) (*Run, error) {
 	}
 	limits := w.cfg.Limits
 	limits.Past = r.Coord.Machines()
-	r.Fleet = fleet.New(fleet.Config{Run: runID, Epoch: r.Coord.Epoch, Store: l, Machines: rental{w.machines, l},
+	r.Fleet = fleet.New(fleet.Config{Run: run, Epoch: r.Coord.Epoch, Store: l, Machines: rental{w.machines, l},
 		Coordinator: r.Coord, OpenQueue: func(_ context.Context, name string) (fleet.Queue, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
-			q := newQueue("q:" + name)
+			q := newQueue("q:" + run + "-" + name)
 			w.queues[q.url] = q
 			return port{q, l}, nil
 		}, JoinQueue: w.join(l), Kinds: []fleet.Kind{kind}, Limits: limits, Unattended: w.cfg.Unattended, Notice: r.notice})
 	out.Queue = r.Fleet.Queue()
-	run, cancel := context.WithCancelCause(ctx)
+	running, cancel := context.WithCancelCause(ctx)
 	r.cancel = cancel
 	go func() {
 		defer close(r.done)
-		r.Fleet.Start(run)
-		r.report, r.err = r.Coord.Run(run)
+		r.Fleet.Start(running)
+		r.report, r.err = r.Coord.Run(running)
 		if r.err != nil {
-			r.Fleet.Abandon()
-			_, _ = r.Fleet.Close(run)
+			r.Fleet.Abandon() // its machines go on for the next coordinator
+			_, _ = r.Fleet.Close(running)
 		}
 	}()
 	return r, nil
@@ -406,6 +417,13 @@ func (r *Run) Kill() {
 
 // Cancel asks for the end of the run.
 func (r *Run) Cancel(why string) { r.cancel(errors.New(why)) }
+
+// Slow makes every request of the coordinator take so long.
+func (r *Run) Slow(d time.Duration) {
+	r.link.mu.Lock()
+	defer r.link.mu.Unlock()
+	r.link.latency = d
+}
 
 // Done is closed when the run has ended.
 func (r *Run) Done() <-chan struct{} { return r.done }

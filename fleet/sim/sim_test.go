@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"math"
@@ -14,7 +13,6 @@ import (
 
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/fleet"
-	"github.com/coiled-jobs/coiled-jobs/wire"
 )
 
 // lognormal is task times with a median, always the same for a seed.
@@ -41,11 +39,11 @@ type outcome struct {
 func whole(t *testing.T, w *World) outcome {
 	t.Helper()
 	ctx := t.Context()
-	if err := w.Create(ctx); err != nil {
+	if err := w.Create(ctx, "r"); err != nil {
 		t.Fatal(err)
 	}
 	begun := time.Now()
-	r, err := w.Start(ctx)
+	r, err := w.Start(ctx, "r")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,19 +87,6 @@ func succeeded(t *testing.T, o outcome, tasks int) {
 	}
 }
 
-func TestSmall(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		w := world(t, Config{Source: mapOf(200, ""), Seconds: lognormal(1, 30, 0.5), Kind: fleet.Kind{Max: 20}, Latency: 30 * time.Millisecond})
-		o := whole(t, w)
-		say(t, w)
-		succeeded(t, o, 200)
-		t.Logf("%.0f s, closing %.1f s, %d machines, billed %.0f s, used %.0f s, %s", o.makespan, o.closing, w.Machines(), w.Billed(), w.Used, o.left)
-		_ = wire.CutOff
-		_ = context.Background
-	})
-}
-
 // chaos does harm to a run until it ends.
 func TestChaos(t *testing.T) {
 	for seed := range uint64(seeds()) {
@@ -125,10 +110,10 @@ func chaos(t *testing.T, seed uint64) {
 	w := world(t, Config{Source: mapOf(n, "    retries: {machine: 30}\n"), Seconds: lognormal(seed, 25, 1), Kind: fleet.Kind{Max: 20, Min: 2}, Log: logTo(),
 		Latency: 30 * time.Millisecond, Lossy: 0.02, Seed: seed, Unattended: 15 * time.Minute})
 	ctx := t.Context()
-	if err := w.Create(ctx); err != nil {
+	if err := w.Create(ctx, "r"); err != nil {
 		t.Fatal(err)
 	}
-	r, err := w.Start(ctx)
+	r, err := w.Start(ctx, "r")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +147,7 @@ func chaos(t *testing.T, seed uint64) {
 			kills++
 			r.Kill()
 			time.Sleep(time.Duration(rng.IntN(100)) * time.Second)
-			if r, err = w.Start(ctx); err != nil {
+			if r, err = w.Start(ctx, "r"); err != nil {
 				t.Fatal(err)
 			}
 		}

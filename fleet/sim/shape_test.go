@@ -1,0 +1,182 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud/cloudtest"
+	"github.com/coiled-jobs/coiled-jobs/fleet"
+)
+
+const latency = 30 * time.Millisecond
+
+// bound is the least time in which so many slots can do the tasks of f.
+func bound(n, slots int, seconds func(string, int, int) float64) float64 {
+	work, longest := 0.0, 0.0
+	for i := range n {
+		s := seconds("f", i, 1)
+		work += s
+		longest = max(longest, s)
+	}
+	return max(longest, work/float64(slots))
+}
+
+// TestCloseToTheBound is the simulation of the issue at a tenth of its size;
+// bench/fleet has the whole.
+func TestCloseToTheBound(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const n, machines, boot = 10_000, 50, 40.0
+		seconds := lognormal(1, 30, 0.5)
+		w := world(t, Config{Source: mapOf(n, ""), Seconds: seconds, Kind: fleet.Kind{Max: machines}, Latency: latency})
+		o := whole(t, w)
+		succeeded(t, o, n)
+		least := bound(n, machines, seconds)
+		used := w.Used / w.Billed()
+		t.Logf("makespan %.0f s, %.3f of the bound of %.0f s and %.0f s of boot; %.3f of the billed %.0f s were used", o.makespan,
+			o.makespan/(least+boot), least, boot, used, w.Billed())
+		if o.makespan > 1.05*(least+boot) {
+			t.Errorf("makespan %.0f s, more than 5 %% above %.0f s", o.makespan, least+boot)
+		}
+		if used < 0.9 {
+			t.Errorf("%.3f of the billed seconds were used", used)
+		}
+		if o.left.String() != "0 machines left" {
+			t.Error(o.left)
+		}
+		if w.Doubled > 0 || w.Starts != n {
+			t.Errorf("%d starts of %d tasks, %d of them twice at the same time", w.Starts, n, w.Doubled)
+		}
+	})
+}
+
+// TestTaxi is the case of the seeds: 156 files took five hours on a laptop,
+// 35.9 minutes on one machine, 4.7 minutes on 33 of another service.
+func TestTaxi(t *testing.T) {
+	t.Parallel()
+	const n = 156
+	shape := lognormal(3, 1, 0.4)
+	sum := 0.0
+	for i := range n {
+		sum += shape("f", i, 1)
+	}
+	boot := func(rng *rand.Rand) time.Duration { return time.Duration(45+rng.IntN(30)) * time.Second }
+	seconds := func(fn string, i, a int) float64 { return shape(fn, i, a) * (35.9*60 - 60) / sum }
+	for machines, least := range map[int]float64{1: 35.9, 33: 4.7} {
+		synctest.Test(t, func(t *testing.T) {
+			w := world(t, Config{Source: mapOf(n, ""), Seconds: seconds, Kind: fleet.Kind{Max: machines}, Latency: latency, Boot: boot})
+			o := whole(t, w)
+			succeeded(t, o, n)
+			t.Logf("%d machines: %.1f minutes (there: %.1f), %.2f of the billed seconds were used", w.Machines(), o.makespan/60, least, w.Used/w.Billed())
+			if o.makespan/60 > least*1.02 {
+				t.Errorf("%d machines took %.1f minutes", machines, o.makespan/60)
+			}
+		})
+	}
+}
+
+// TestStagesShareMachines: a function behind another finds the machines that
+// are still there, and does not find too many waiting.
+func TestStagesShareMachines(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		src := mapOf(100, "  g:\n    map: {from: f}\n    command: [x]\n  h:\n    needs: g\n    command: [x]\n")
+		w := world(t, Config{Source: src, Seconds: lognormal(5, 20, 0.3), Kind: fleet.Kind{Max: 10}, Latency: latency, Log: logTo()})
+		o := whole(t, w)
+		succeeded(t, o, 201)
+		if n := w.Machines(); n != 10 {
+			t.Errorf("%d machines were rented, 10 were enough", n)
+		}
+		if used := w.Used / w.Billed(); used < 0.8 {
+			t.Errorf("%.2f of the billed seconds were used in %.0f s", used, o.makespan)
+		}
+	})
+}
+
+// TestWarm: the machines of a run wait for the next, which starts at once.
+func TestWarm(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		kind := fleet.Kind{Max: 4}
+		kind.Setup.KeepAlive = time.Minute
+		w := world(t, Config{Source: mapOf(40, ""), Seconds: lognormal(5, 5, 0.3), Kind: kind, Latency: 10 * time.Millisecond})
+		ctx := t.Context()
+		for _, run := range []string{"one", "two"} {
+			if err := w.Create(ctx, run); err != nil {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			w.First = time.Time{}
+			r, err := w.Start(ctx, run)
+			if err != nil {
+				t.Fatal(err)
+			}
+			report, left, err := r.Wait()
+			succeeded(t, outcome{report: report, err: err}, 40)
+			if left.Waiting != 4 || len(left.Alive) > 0 {
+				t.Errorf("run %s left %+v", run, left)
+			}
+			first := w.First.Sub(begun)
+			t.Logf("run %s: first task after %v, %s", run, first, left)
+			if run == "two" && first > 300*time.Millisecond {
+				t.Errorf("the first task of the second run started after %v", first)
+			}
+		}
+		w.Wait()
+		if w.Machines() != 4 || w.Alive() > 0 {
+			t.Errorf("%d machines were rented, %d live", w.Machines(), w.Alive())
+		}
+	})
+}
+
+// TestNobodyComesBack: the machines of a coordinator that died end by themselves.
+func TestNobodyComesBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := world(t, Config{Source: mapOf(1000, ""), Seconds: lognormal(5, 60, 0.3), Kind: fleet.Kind{Max: 10}, Latency: latency, Unattended: 5 * time.Minute})
+		ctx := t.Context()
+		if err := w.Create(ctx, "r"); err != nil {
+			t.Fatal(err)
+		}
+		r, err := w.Start(ctx, "r")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(4 * time.Minute)
+		died := time.Now()
+		r.Kill()
+		if w.Alive() != 10 {
+			t.Fatalf("%d machines work", w.Alive())
+		}
+		w.Wait()
+		if gone := time.Since(died); gone > 6*time.Minute || gone < 3*time.Minute {
+			t.Errorf("the machines ended %v after their coordinator; unattended is 5m", gone)
+		}
+		if r, err = w.Start(ctx, "r"); err != nil { // and another goes on
+			t.Fatal(err)
+		}
+		report, _, err := r.Wait()
+		succeeded(t, outcome{report: report, err: err}, 1000)
+		w.Wait()
+	})
+}
+
+// TestNoneToBeHad: a cloud that has few machines, and an account that allows few.
+func TestNoneToBeHad(t *testing.T) {
+	t.Parallel()
+	for name, region := range map[string]*cloudtest.Region{
+		"capacity": {Capacity: map[cloudtest.Pool]int{{Type: "fake.large", Zone: "zone-a"}: 3}},
+		"quota":    {Default: 100, VCPUs: map[bool]int{true: 2, false: 6}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			kind := fleet.Kind{Max: 20, Types: []string{"fake.large"}}
+			w := world(t, Config{Source: mapOf(100, ""), Seconds: lognormal(5, 20, 0.3), Kind: kind, Region: region, Latency: latency})
+			o := whole(t, w)
+			succeeded(t, o, 100)
+			want := map[string]string{"capacity": "17 of 20 machines are not to be had", "quota": "the run goes on with 4 machines"}[name]
+			told(t, w, want)
+		})
+	}
+}
