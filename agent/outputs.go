@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"hash/maphash"
 	"io"
 	"io/fs"
@@ -200,23 +201,37 @@ func (a *Agent) keepFile(ctx context.Context, root *os.Root, j *job, name string
 	defer func() { _ = f.Close() }()
 	o = task.Output{Path: name, Mode: uint32(info.Mode().Perm()),
 		Key: fmt.Sprintf("%s/outputs/%s/%d/%s", a.run.Prefix, j.fn.name, j.index, keyPath(name))}
-	h := sha256.New()
-	n := &counter{w: h}
-	if err := a.run.Store.PutFrom(ctx, o.Key, io.TeeReader(f, n)); err != nil {
+	r := &hashed{f: f, h: sha256.New()}
+	if err := a.run.Store.PutFrom(ctx, o.Key, r); err != nil {
 		return o, fmt.Errorf("keep output %q: %w", name, err)
 	}
-	o.Size, o.Hash = n.n, hex.EncodeToString(h.Sum(nil))
+	o.Size, o.Hash = r.n, hex.EncodeToString(r.h.Sum(nil))
 	return o, nil
 }
 
-type counter struct {
-	w io.Writer
+// hashed hashes what is read of a file. A store that tries again reads it from
+// the start again.
+type hashed struct {
+	f *os.File
+	h hash.Hash
 	n int64
 }
 
-func (c *counter) Write(b []byte) (int, error) {
-	c.n += int64(len(b))
-	return c.w.Write(b)
+func (r *hashed) Read(p []byte) (int, error) {
+	n, err := r.f.Read(p)
+	r.n += int64(n)
+	_, _ = r.h.Write(p[:n]) // never fails
+	return n, err
+}
+
+// Seek goes back to the start, the only place it can go to.
+func (r *hashed) Seek(off int64, whence int) (int64, error) {
+	if off != 0 || whence != io.SeekStart {
+		return 0, errors.New("a file that is being hashed is read from its start")
+	}
+	r.h.Reset()
+	r.n = 0
+	return r.f.Seek(0, io.SeekStart)
 }
 
 // keyPath is a path as part of a store key, which must be UTF-8.

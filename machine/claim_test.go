@@ -3,9 +3,11 @@
 package machine
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,9 +64,9 @@ func TestRepliesAreLost(t *testing.T) {
 	for _, what := range []string{"/claims/", "/seg-", "/beat.json"} {
 		t.Run(strings.Trim(what, "/-"), func(t *testing.T) {
 			bubble(t, func(r *rig) {
-				n := 0
+				var n atomic.Int32
 				r.link.lost = func(op, key string) error {
-					if n++; strings.Contains(key, what) && n%2 == 0 {
+					if strings.Contains(key, what) && n.Add(1)%2 == 1 {
 						return &cloud.Error{Op: op, Resource: key, Kind: cloud.KindTransient}
 					}
 					return nil
@@ -110,23 +112,22 @@ func TestAdmit(t *testing.T) {
 	ok := cloud.Range{Run: "r", Function: "f", From: 0, To: 1, ID: "2-1"}
 	with := func(fn func(*cloud.Range)) *cloud.Range { x := ok; fn(&x); return &x }
 	for _, x := range []struct {
-		name        string
-		r           *cloud.Range
-		held, ended bool
-		want        answer
+		name string
+		r    *cloud.Range
+		held bool
+		want answer
 	}{
-		{"fine", &ok, false, false, take},
-		{"of another run", with(func(r *cloud.Range) { r.Run = "s" }), false, false, drop},
-		{"a hint", with(func(r *cloud.Range) { r.Hint = "{}" }), false, false, drop},
-		{"without a name", with(func(r *cloud.Range) { r.ID = "" }), false, false, drop},
-		{"empty", with(func(r *cloud.Range) { r.To = 0 }), false, false, drop},
-		{"of an earlier coordinator", with(func(r *cloud.Range) { r.ID = "1-1" }), false, false, drop},
-		{"of an earlier coordinator, in hand", with(func(r *cloud.Range) { r.ID = "1-1" }), true, false, later},
-		{"of a later coordinator", with(func(r *cloud.Range) { r.ID = "3-1" }), false, false, later},
-		{"in hand", &ok, true, false, later},
-		{"done", &ok, false, true, drop},
+		{"fine", &ok, false, take},
+		{"of another run", with(func(r *cloud.Range) { r.Run = "s" }), false, drop},
+		{"a hint", with(func(r *cloud.Range) { r.Hint = "{}" }), false, drop},
+		{"without a name", with(func(r *cloud.Range) { r.ID = "" }), false, drop},
+		{"empty", with(func(r *cloud.Range) { r.To = 0 }), false, drop},
+		{"of an earlier coordinator", with(func(r *cloud.Range) { r.ID = "1-1" }), false, drop},
+		{"of an earlier coordinator, in hand", with(func(r *cloud.Range) { r.ID = "1-1" }), true, later},
+		{"of a later coordinator", with(func(r *cloud.Range) { r.ID = "3-1" }), false, later},
+		{"in hand", &ok, true, later},
 	} {
-		if got, _ := admit(x.r, "r", c, x.held, x.ended); got != x.want {
+		if got, _ := admit(x.r, "r", c, x.held); got != x.want {
 			t.Errorf("%s: %v, want %v", x.name, got, x.want)
 		}
 	}
@@ -147,7 +148,7 @@ func TestConflict(t *testing.T) {
 		{"another was lost before", wire.Claim{Machine: "i-2", Session: 2}, wire.Control{Epoch: 2, Lost: []string{"i-2/1"}}, later},
 		{"we were cut off", wire.Claim{Machine: "i-1", Session: 1}, wire.Control{Epoch: 2}, drop},
 		{"of an earlier coordinator", wire.Claim{Machine: "i-2", Session: 1}, wire.Control{Epoch: 3}, drop},
-		{"given to another of our workers", wire.Claim{Machine: "i-1", Session: 2, Nonce: "m"}, wire.Control{Epoch: 2}, later},
+		{"ended here", wire.Claim{Machine: "i-1", Session: 2, Nonce: "m"}, wire.Control{Epoch: 2}, drop},
 	} {
 		if got, _ := conflict(&x.found, mine, &x.c); got != x.want {
 			t.Errorf("%s: %v, want %v", x.name, got, x.want)
@@ -334,5 +335,52 @@ func TestOldCoordinatorWritesOn(t *testing.T) {
 		}
 		r.tell("r1", func(c *wire.Control) { c.Epoch, c.Stop = 2, "" })
 		r.finish()
+	})
+}
+
+// An outage that is shorter than what cuts a machine off fails no task, however
+// it comes upon what tasks store.
+func TestPatientStore(t *testing.T) {
+	bubble(t, func(r *rig) {
+		limit, giveUp := context.WithCancel(r.ctx)
+		s := &patient{Store: r.link, patience: func() context.Context { return limit }}
+		during := func(d time.Duration) {
+			r.link.down.Store(true)
+			time.AfterFunc(d, func() { r.link.down.Store(false) })
+		}
+		during(20 * time.Second)
+		if err := s.Put(r.ctx, "a", []byte("1")); err != nil {
+			t.Error(err)
+		}
+		during(20 * time.Second)
+		if err := s.PutFrom(r.ctx, "b", strings.NewReader("22")); err != nil {
+			t.Error(err)
+		}
+		during(20 * time.Second)
+		if b, err := s.Get(r.ctx, "b"); err != nil || string(b) != "22" {
+			t.Errorf("%q, %v", b, err)
+		}
+		n := 0
+		r.link.lost = func(op, key string) error {
+			if n++; n == 1 {
+				return &cloud.Error{Op: op, Resource: key, Kind: cloud.KindTransient}
+			}
+			return nil
+		}
+		if err := s.Create(r.ctx, "c", []byte("3")); err != nil {
+			t.Errorf("created, and the reply lost: %v", err)
+		}
+		if err := s.Create(r.ctx, "c", []byte("3")); cloud.KindOf(err) != cloud.KindConflict {
+			t.Errorf("created again: %v", err)
+		}
+		if _, err := s.Get(r.ctx, "none"); cloud.KindOf(err) != cloud.KindNotFound {
+			t.Errorf("nothing: %v", err)
+		}
+		during(time.Hour)
+		time.AfterFunc(time.Minute, giveUp)
+		begun := time.Now()
+		if err := s.Put(r.ctx, "d", nil); cloud.KindOf(err) != cloud.KindTransient || time.Since(begun) != time.Minute {
+			t.Errorf("%v after %v", err, time.Since(begun))
+		}
 	})
 }

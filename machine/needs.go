@@ -46,7 +46,7 @@ type needsOf struct {
 }
 
 func newNeeds(st *stay) *needs {
-	return &needs{st: st, up: executor.NewUpstreamReader(st.m.cfg.Store, st.run), starts: map[string]*wire.Start{},
+	return &needs{st: st, up: executor.NewUpstreamReader(st.store, st.run), starts: map[string]*wire.Start{},
 		epochs: map[string]int{}, items: map[string]planner.Items{}, infos: map[string]needsOf{},
 		following: map[string]map[string]cloud.Range{}}
 }
@@ -131,7 +131,7 @@ func (n *needs) Items(ctx context.Context, fn string) (planner.Items, error) {
 	if it != nil {
 		return it, nil
 	}
-	it, err := executor.LoadItems(ctx, n.st.m.cfg.Store, n.st.run, fn)
+	it, err := executor.LoadItems(ctx, n.st.store, n.st.run, fn)
 	if err != nil {
 		return nil, err
 	}
@@ -298,12 +298,12 @@ func (n *needs) fetch(ctx context.Context, key, path string) (err error) {
 	if key == "" {
 		return nil
 	}
-	_, err = io.Copy(f, &object{ctx: ctx, store: n.st.m.cfg.Store, key: key})
+	_, err = io.Copy(f, &object{ctx: ctx, store: n.st.store, key: key})
 	return err
 }
 
 func (n *needs) lines(ctx context.Context, key string, fn func(line []byte) error) error {
-	return eachLine(&object{ctx: ctx, store: n.st.m.cfg.Store, key: key}, fn)
+	return eachLine(&object{ctx: ctx, store: n.st.store, key: key}, fn)
 }
 
 // eachLine calls fn with each line; it must not keep it.
@@ -352,15 +352,8 @@ func (o *object) Read(p []byte) (int, error) {
 		if o.buf == nil {
 			o.buf = make([]byte, 1<<20)
 		}
-		var n int
-		err := again(o.ctx, func(ctx context.Context) (err error) {
-			n, err = o.store.ReadAt(ctx, o.key, o.buf, o.off)
-			if errors.Is(err, io.EOF) {
-				o.end, err = true, nil
-			}
-			return err
-		})
-		if err != nil {
+		n, err := o.store.ReadAt(o.ctx, o.key, o.buf, o.off)
+		if o.end = errors.Is(err, io.EOF); err != nil && !o.end {
 			return 0, err
 		}
 		o.off += int64(n)

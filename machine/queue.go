@@ -80,13 +80,14 @@ func (q taken) Receive(ctx context.Context) (cloud.Delivery, error) {
 	for {
 		s.mu.Lock()
 		t, ch, closed := s.tap, s.changed, s.closed
+		none := t == nil || t.dead
 		s.mu.Unlock()
 		switch {
 		case ctx.Err() != nil:
 			return cloud.Delivery{}, ctx.Err()
 		case closed:
 			return cloud.Delivery{}, &cloud.Error{Op: "receive", Resource: "work", Kind: cloud.KindClosed}
-		case t == nil || t.dead:
+		case none:
 			wait(ctx, time.Time{}, ch)
 			continue
 		}
@@ -128,13 +129,12 @@ func (t *tap) receive(ctx context.Context) (cloud.Delivery, error) {
 // claim makes a received range this machine's, or sees to its message.
 func (s *session) claim(t *tap, d *cloud.Delivery) bool {
 	s.mu.Lock()
-	held := s.held[d.ID] != nil
-	ans, after := admit(&d.Range, s.st.run, s.control, held, s.ended[d.ID])
+	ans, after := admit(&d.Range, s.st.run, s.control, s.held[d.ID] != nil || s.taking[d.ID])
 	if s.closed && ans == take {
 		ans, after = later, 0
 	}
 	if ans == take {
-		s.taking++
+		s.taking[d.ID] = true
 	} else if wire.EpochOf(d.ID) > s.control.Epoch {
 		s.poke = true
 		s.change()
@@ -153,10 +153,10 @@ func (s *session) claim(t *tap, d *cloud.Delivery) bool {
 			ans, after = later, afterSoon
 		}
 		s.mu.Lock()
-		s.taking--
+		delete(s.taking, d.ID)
 		switch {
 		case ans != take:
-		case wire.EpochOf(d.ID) < s.control.Epoch || s.discard || s.held[d.ID] != nil:
+		case wire.EpochOf(d.ID) < s.control.Epoch || s.discard:
 			// The beat for the new coordinator did not have it: it is handed out anew.
 			ans = drop
 		default:
@@ -229,7 +229,6 @@ func (q taken) Done(_ context.Context, d cloud.Delivery) error {
 		return nil
 	}
 	delete(s.held, d.ID)
-	s.ended[d.ID] = true
 	s.st.unfollow(d.Range)
 	s.heldDirty = true
 	if len(s.held) == 0 {

@@ -261,11 +261,10 @@ func TestRealTaskIsEnded(t *testing.T) {
 	host := &fakeHost{id: Identity{ID: "i-9"}, off: make(chan struct{})}
 	work, stop := context.WithCancel(ctx)
 	over := make(chan error, 1)
-	var w Worker
 	go func() {
 		over <- Run(work, Config{Run: "r1", Kind: "k", Store: store, Host: host, Dir: filepath.Join(dir, "machine"), Exe: exe,
 			Environ:   []string{"PATH=" + os.Getenv("PATH")},
-			NewWorker: func(c agent.Config) Worker { w = agent.New(c); return w },
+			NewWorker: func(c agent.Config) Worker { return agent.New(c) },
 			JoinQueue: func(context.Context, string) (cloud.Queue, error) { return q, nil }})
 	}()
 	for {

@@ -79,7 +79,7 @@ func (s *session) writeSegments() {
 	for {
 		now := time.Now()
 		s.mu.Lock()
-		f := segmentFacts{pending: len(s.pending) > 0, last: last, pace: s.control.Pace, done: s.flush || len(s.held)+s.taking == 0}
+		f := segmentFacts{pending: len(s.pending) > 0, last: last, pace: s.control.Pace, done: s.flush || len(s.held)+len(s.taking) == 0}
 		at, ch := segmentAt(&f), s.changed
 		if at.IsZero() || now.Before(at) {
 			s.mu.Unlock()

@@ -27,7 +27,10 @@ type session struct {
 	stop context.CancelFunc
 	work context.Context // of tasks
 	kill context.CancelFunc
-	sub  sync.WaitGroup // goroutines that end with ctx
+	// patience is for what tasks need of the store; it ends a little after work.
+	patience context.Context
+	giveUp   context.CancelFunc
+	sub      sync.WaitGroup // goroutines that end with ctx
 
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change
@@ -45,13 +48,12 @@ type session struct {
 	idleSince time.Time
 
 	// What was taken.
-	taking    int  // claims on their way
-	closed    bool // nothing more is taken
+	taking    map[string]bool // ranges whose claims are on their way
+	closed    bool            // nothing more is taken
 	stopTake  context.CancelFunc
 	taker     context.Context
 	tap       *tap
 	held      map[string]*hold // by range
-	ended     map[string]bool  // ranges of this session
 	heldDirty bool
 
 	// What is to be reported.
@@ -84,12 +86,13 @@ func newSession(ctx context.Context, st *stay, n int) *session {
 	m := st.m
 	s := &session{m: m, st: st, n: n, name: sessionName(m.id.ID, n), changed: make(chan struct{}),
 		log: m.log.With("run", st.run, "session", n), state: wire.StatePreparing, control: st.control,
-		held: map[string]*hold{}, ended: map[string]bool{}, beatNow: true}
+		held: map[string]*hold{}, taking: map[string]bool{}, beatNow: true}
 	now := time.Now()
 	s.heardAt, s.beatAt = now, now
 	// Trouble of the process must not cut short what is still to be told.
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.work, s.kill = context.WithCancel(s.ctx)
+	s.patience, s.giveUp = context.WithCancel(s.ctx)
 	s.taker, s.stopTake = context.WithCancel(s.work)
 	return s
 }
@@ -148,7 +151,7 @@ func (s *session) run(ctx context.Context) decision {
 	for {
 		s.mu.Lock()
 		f := facts{now: time.Now(), name: s.name, setup: s.st.setup, control: s.control, launched: s.m.launched,
-			notice: s.notice, ending: s.ending, preparing: s.state == wire.StatePreparing, held: len(s.held) + s.taking,
+			notice: s.notice, ending: s.ending, preparing: s.state == wire.StatePreparing, held: len(s.held) + len(s.taking),
 			idleSince: s.idleSince, heard: earliest(s.heardAt, s.beatAt), trouble: s.trouble}
 		worked, ch := s.worked, s.changed
 		draining := s.closed
@@ -197,6 +200,8 @@ func (s *session) close() {
 func (s *session) endTasks() {
 	s.close()
 	s.kill()
+	t := time.AfterFunc(patientFor, s.giveUp)
+	defer t.Stop()
 	if !s.waitFor(time.Now().Add(endWithin), func() bool { return s.worked }) {
 		s.log.Error("tasks did not end in time", "within", endWithin)
 	}
@@ -205,6 +210,10 @@ func (s *session) endTasks() {
 // endWithin is how long tasks may take to end (5 s until SIGKILL), with what
 // they have printed on its way to the store.
 const endWithin = 30 * time.Second
+
+// patientFor is how long a store that does not answer may hold up the end of
+// tasks.
+const patientFor = 10 * time.Second
 
 // waitFor waits until ok holds, but not beyond a time.
 func (s *session) waitFor(until time.Time, ok func() bool) bool {
@@ -223,6 +232,7 @@ func (s *session) waitFor(until time.Time, ok func() bool) bool {
 func (s *session) cut(d decision) {
 	s.log.Warn("cut off", "why", d.why)
 	s.update(func() { s.discard, s.pending = true, nil })
+	s.giveUp() // nothing that they store counts
 	s.endTasks()
 	s.end()
 }

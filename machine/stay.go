@@ -22,6 +22,7 @@ import (
 type stay struct {
 	m        *machine
 	run      string
+	store    cloud.Store // for tasks
 	setup    *wire.Setup
 	header   *executor.Header
 	pipeline *spec.Pipeline
@@ -36,6 +37,7 @@ type stay struct {
 	control      *wire.Control
 	controlBytes []byte
 	draining     bool // what has not started is given back
+	session      *session
 
 	preparing sync.Mutex // held while the machine is made ready, once
 	ready     *agent.Run
@@ -45,6 +47,7 @@ type stay struct {
 // arrive reads what the machine must know of a run.
 func (m *machine) arrive(ctx context.Context, inv *wire.Invite) (*stay, error) {
 	st := &stay{m: m, run: inv.Run, next: 1}
+	st.store = &patient{Store: m.cfg.Store, patience: st.patience}
 	if m.cfg.Dir != "" {
 		// The same for all runs: what was installed names the folder.
 		st.dir = filepath.Join(m.cfg.Dir, "run")
@@ -114,9 +117,11 @@ func (m *machine) read(ctx context.Context, key string, v any) error {
 // may wait for another run.
 func (st *stay) sessions(ctx context.Context) (pool bool) {
 	for {
-		st.setDraining(false)
 		s := newSession(ctx, st, st.next)
 		st.next++
+		st.mu.Lock()
+		st.draining, st.session = false, s
+		st.mu.Unlock()
 		d := s.run(ctx)
 		if d.act != cutOff {
 			return d.pool
@@ -236,7 +241,7 @@ func (st *stay) prepare(ctx context.Context) error {
 	st.needs.dir = filepath.Join(scratch, "needs")
 	st.ready = &agent.Run{
 		ID: st.run, Pipeline: st.pipeline, Info: *st.header.Info(), Dir: work, Scratch: scratch,
-		Store: m.cfg.Store, Prefix: executor.Prefix(st.run), BaseEnv: env, Secrets: secrets,
+		Store: st.store, Prefix: executor.Prefix(st.run), BaseEnv: env, Secrets: secrets,
 		NoCache: st.setup.NoCache, CacheOn: st.cacheOn(),
 		Items: st.needs.Items, Count: st.needs.Count, Needs: st.needs.Needs, Upstream: st.needs.Upstream,
 		NeedsID: st.needs.NeedsID, Outputs: st.needs.Outputs, Stopped: st.stopped, Place: p.Place, Wrap: p.Wrap,
@@ -287,6 +292,13 @@ func (st *stay) stopped(fn string) bool {
 		}
 	}
 	return st.draining
+}
+
+// patience ends when the tasks of the session need the store no more.
+func (st *stay) patience() context.Context {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.session.patience
 }
 
 func (st *stay) setDraining(on bool) {
