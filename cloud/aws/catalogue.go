@@ -124,7 +124,7 @@ func listed[T any](ctx context.Context, r *catalogueReader, name string, good, p
 	file := ""
 	var old kept[T]
 	if r.o.Dir != "" {
-		file = filepath.Join(r.o.Dir, name+r.suffix)
+		file = r.file(name)
 		if data, err := os.ReadFile(file); err != nil || json.Unmarshal(data, &old) != nil {
 			old = kept[T]{} // gone or damaged: read anew
 		}
@@ -159,6 +159,9 @@ func missing[T any](old kept[T], err error) listPart[T] {
 	}
 	return listPart[T]{data: old.Data, at: old.At, stale: err}
 }
+
+// file is where a list is kept.
+func (r *catalogueReader) file(name string) string { return filepath.Join(r.o.Dir, name+r.suffix) }
 
 var errOffline = errors.New("offline")
 

@@ -2,8 +2,13 @@ package aws
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -80,36 +85,78 @@ func (r *catalogueReader) zones(ctx context.Context) (map[string][]string, error
 	return where, nil
 }
 
-// spotPrices is the price of now of each type in each zone.
+// spotPrices is the price of now of each type in each zone. The lists of zones
+// that are known are read at the same time: one of all takes seconds.
 func (r *catalogueReader) spotPrices(ctx context.Context) (map[string]map[string]float64, error) {
+	zones := r.knownZones()
+	if len(zones) == 0 {
+		zones = []string{""}
+	}
+	lists := make([][]types.SpotPrice, len(zones))
+	errs := make([]error, len(zones))
+	var wg sync.WaitGroup
+	for i, zone := range zones {
+		wg.Go(func() { lists[i], errs[i] = r.spotHistory(ctx, zone) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, mapError(ctx, "list", "the spot prices of "+r.region, err)
+	}
 	prices := map[string]map[string]float64{}
 	newest := map[[2]string]time.Time{}
+	for _, p := range slices.Concat(lists...) {
+		price, err := strconv.ParseFloat(aws.ToString(p.SpotPrice), 64)
+		name, zone, at := string(p.InstanceType), aws.ToString(p.AvailabilityZone), aws.ToTime(p.Timestamp)
+		if err != nil || price <= 0 || name == "" || zone == "" {
+			continue
+		}
+		key := [2]string{name, zone}
+		if last, ok := newest[key]; ok && !at.After(last) {
+			continue
+		}
+		newest[key] = at
+		if prices[name] == nil {
+			prices[name] = map[string]float64{}
+		}
+		prices[name][zone] = price
+	}
+	return prices, nil
+}
+
+// spotHistory is the price of now of each type in a zone; in all if it is "".
+func (r *catalogueReader) spotHistory(ctx context.Context, zone string) (list []types.SpotPrice, err error) {
 	in := &ec2.DescribeSpotPriceHistoryInput{StartTime: aws.Time(r.now()), ProductDescriptions: []string{"Linux/UNIX"}, MaxResults: aws.Int32(1000)}
+	if zone != "" {
+		in.Filters = []types.Filter{filter("availability-zone", zone)}
+	}
 	for {
 		out, err := r.ec2.DescribeSpotPriceHistory(ctx, in)
 		if err != nil {
-			return nil, mapError(ctx, "list", "the spot prices of "+r.region, err)
+			return nil, err
 		}
-		for _, p := range out.SpotPriceHistory {
-			price, err := strconv.ParseFloat(aws.ToString(p.SpotPrice), 64)
-			name, zone, at := string(p.InstanceType), aws.ToString(p.AvailabilityZone), aws.ToTime(p.Timestamp)
-			if err != nil || price <= 0 || name == "" || zone == "" {
-				continue
-			}
-			key := [2]string{name, zone}
-			if last, ok := newest[key]; ok && !at.After(last) {
-				continue
-			}
-			newest[key] = at
-			if prices[name] == nil {
-				prices[name] = map[string]float64{}
-			}
-			prices[name][zone] = price
-		}
+		list = append(list, out.SpotPriceHistory...)
 		if in.NextToken = out.NextToken; aws.ToString(in.NextToken) == "" {
-			return prices, nil
+			return list, nil
 		}
 	}
+}
+
+// knownZones is the zones of the types that were read before, however long ago.
+func (r *catalogueReader) knownZones() []string {
+	var old kept[[]hardware.Offer]
+	if r.o.Dir == "" {
+		return nil
+	}
+	if data, err := os.ReadFile(r.file("types")); err != nil || json.Unmarshal(data, &old) != nil {
+		return nil
+	}
+	all := map[string]bool{}
+	for _, o := range old.Data {
+		for _, z := range o.Zones {
+			all[z] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
 }
 
 // typeOf is what EC2 says of a type, in our words.
