@@ -24,6 +24,10 @@ import (
 // Apply starts a run of a planned file, or joins, continues or returns the
 // one that o.Key names.
 func (e *Engine) Apply(ctx context.Context, p *Planned, o ApplyOptions) (*Handle, error) {
+	e, err := e.For(ctx, p.Pipeline.Cloud)
+	if err != nil {
+		return nil, err
+	}
 	if err := e.mayApply(p, o); err != nil {
 		return nil, err
 	}

@@ -27,9 +27,11 @@ type AWS struct {
 	OpenQueue    func(ctx context.Context, region, run, name string) (Queue, error)
 	JoinQueue    func(ctx context.Context, url string) (Queue, error)
 	DeleteQueues func(ctx context.Context, region, run string) error
+	// Store opens the store for runs that name none; nil: Engine.Store is it.
+	Store func(ctx context.Context) (cloud.Store, error)
 	// Publish puts the program for machines of an architecture (x86_64, arm64)
-	// into the store, once for each version, and gives its hash.
-	Publish func(ctx context.Context, store cloud.Store, arch string) (sha256 string, err error)
+	// into the store, once for each version.
+	Publish func(ctx context.Context, store cloud.Store, arch string) (Program, error)
 	// PutSecrets keeps values for a run outside of its store and gives what
 	// machines find them by ("ssm:/..."), by name. DeleteSecrets removes them.
 	PutSecrets    func(ctx context.Context, region, run string, values map[string]string) (map[string]string, error)
@@ -44,6 +46,12 @@ type AWS struct {
 	// Identity is the machine that this process runs on; false if it is none
 	// that was rented.
 	Identity func(ctx context.Context) (cloud.Machine, bool)
+}
+
+// Program is a published program for machines.
+type Program struct {
+	URL    string `json:"url"`
+	SHA256 string `json:"sha256"` // of what lies there
 }
 
 // Machines rents machines and removes what a run has of them.
@@ -68,11 +76,27 @@ type Launch struct {
 	Expires         time.Time // when it is certainly not needed any more
 	MaxLife         time.Duration
 	Arch            string
-	Agent           string   // hash of the program, as Publish gave it
+	Agent           Program
 	Args            []string // of the program
 	BootLog         string   // the key of its log, if it cannot start
 	Coordinator     bool     // it does not work, it hands out work
 	Hardware        spec.Hardware
+}
+
+// For is the engine for runs on a cloud: those on aws may have a store of their
+// own.
+func (e *Engine) For(ctx context.Context, name string) (*Engine, error) {
+	if name != "aws" || e.AWS == nil || e.AWS.Store == nil {
+		return e, nil
+	}
+	store, err := e.AWS.Store(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mine, there := *e, *e.AWS
+	there.Store = nil
+	mine.Store, mine.AWS = store, &there
+	return &mine, nil
 }
 
 // checkAWS finds out before anything is recorded whether a run on aws can be

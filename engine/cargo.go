@@ -36,14 +36,14 @@ type cargo struct {
 	files                  map[string]bool // local file items, by path
 
 	// Known when it was sent:
-	keys  []string          // of the code of each kind
-	agent map[string]string // hash of the program by architecture
+	keys  []string           // of the code of each kind
+	agent map[string]Program // by architecture
 }
 
 // gather finds out what a run takes along. items are those of its maps, as far
 // as they are known.
 func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipeline, q *Quote, items []planner.Items) (*cargo, error) {
-	c := &cargo{quote: q, files: map[string]bool{}, agent: map[string]string{}}
+	c := &cargo{quote: q, files: map[string]bool{}, agent: map[string]Program{}}
 	if err := e.gatherSecrets(c, p, h); err != nil {
 		return nil, err
 	}
@@ -203,12 +203,12 @@ func (e *Engine) upload(ctx context.Context, c *cargo) error {
 		archs[k.choices[0].Arch] = true
 	}
 	names := slices.Sorted(maps.Keys(archs))
-	sums := make([]string, len(names))
+	programs := make([]Program, len(names))
 	c.keys = make([]string, len(c.code))
 	err := allOf(
 		func() error {
 			return together(len(names), func(i int) (err error) {
-				sums[i], err = e.AWS.Publish(ctx, e.Store, names[i])
+				programs[i], err = e.AWS.Publish(ctx, e.Store, names[i])
 				return err
 			})
 		},
@@ -232,7 +232,7 @@ func (e *Engine) upload(ctx context.Context, c *cargo) error {
 		c.keys[i] = m.Key()
 	}
 	for i, name := range names {
-		c.agent[name] = sums[i]
+		c.agent[name] = programs[i]
 	}
 	return nil
 }

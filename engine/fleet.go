@@ -15,9 +15,9 @@ import (
 // coordinator with the folder of the pipeline file recorded it: with it any
 // other process can go on with the run.
 type fleetRecord struct {
-	Region string            `json:"region"` // of queues and secrets
-	Agent  map[string]string `json:"agent"`  // hash of the program, by architecture
-	Kinds  []kindRecord      `json:"kinds"`
+	Region string             `json:"region"` // of queues and secrets
+	Agent  map[string]Program `json:"agent"`  // by architecture
+	Kinds  []kindRecord       `json:"kinds"`
 	// Notify are references to addresses of webhooks, by variable.
 	Notify map[string]string `json:"notify,omitempty"`
 	// MaxCost is a limit that a resume or retry gave.
@@ -88,7 +88,7 @@ func (rec *fleetRecord) settle(h *executor.Header, p *spec.Pipeline, store strin
 			}
 			r.Hardware = k.Hardware
 			parts := partsOf(k.Hardware)
-			parts.Region, parts.Software, parts.Agent = r.Region, r.Setup.SoftwareID, rec.Agent[r.arch()]
+			parts.Region, parts.Software, parts.Agent = r.Region, r.Setup.SoftwareID, rec.Agent[r.arch()].SHA256
 			parts.Store, parts.Pipeline, parts.Owner = store, h.Pipeline, h.Owner
 			s := &r.Setup
 			s.Run, s.Pool = h.Run, parts.pool()

@@ -20,8 +20,8 @@ var coordinatorTypes = []string{"t3.small", "t3a.small", "t3.medium", "t3a.mediu
 const (
 	// coordinatorPool tells the machine of a coordinator from those that work.
 	coordinatorPool = "coordinator"
-	// coordinatorDisk is its root disk, in GiB.
-	coordinatorDisk = 10
+	// CoordinatorDisk is its root disk, in GiB.
+	CoordinatorDisk = 10
 	// coordinatorLife is how long it lives at most, where no limits.duration is
 	// given: a run may take longer than one of its machines lives.
 	coordinatorLife = 7 * 24 * time.Hour
@@ -50,7 +50,7 @@ func (e *Engine) detachFleet(ctx context.Context, h *executor.Header, p *spec.Pi
 		return nil, err
 	}
 	list, err := machines.Launch(ctx, cloud.MachineSpec{Run: h.Run, Pool: coordinatorPool, Role: cloud.RoleCoordinator,
-		Token: fmt.Sprintf("coordinator-%d", v.Epoch()+1), Count: 1, Types: coordinatorTypes, Spot: "on-demand", Region: rec.Region, DiskGB: coordinatorDisk})
+		Token: fmt.Sprintf("coordinator-%d", v.Epoch()+1), Count: 1, Types: coordinatorTypes, Spot: "on-demand", Region: rec.Region, DiskGB: CoordinatorDisk})
 	if err != nil {
 		return nil, fmt.Errorf("launch a machine for the coordinator: %w", err)
 	}
@@ -70,11 +70,11 @@ func beginKey(run string) string { return executor.Prefix(run) + "/control/begin
 
 // coordinatorLaunch is what goes into the machine of a coordinator.
 func (e *Engine) coordinatorLaunch(ctx context.Context, h *executor.Header, p *spec.Pipeline, rec *fleetRecord) (Launch, error) {
-	sum, err := e.AWS.Publish(ctx, e.Store, hardware.AMD64)
+	program, err := e.AWS.Publish(ctx, e.Store, hardware.AMD64)
 	if err != nil {
 		return Launch{}, err
 	}
-	l := Launch{Pipeline: h.Pipeline, Owner: h.Owner, MaxLife: coordinatorLife, Arch: hardware.AMD64, Agent: sum, Coordinator: true,
+	l := Launch{Pipeline: h.Pipeline, Owner: h.Owner, MaxLife: coordinatorLife, Arch: hardware.AMD64, Agent: program, Coordinator: true,
 		BootLog: wire.BootLogKey(h.Run, coordinatorPool),
 		Args:    []string{"__coordinate", h.Run, "--store", e.Store.URL()}}
 	if p.Limits.Duration > 0 {

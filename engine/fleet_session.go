@@ -142,34 +142,7 @@ func (f *fleetSession) close(ctx context.Context, s *session) {
 		s.notice(executor.Notice{Time: time.Now(), Kind: executor.NoticeWarning, Text: fmt.Sprintf(
 			"releasing the machines: %v; what is left powers off by itself, and `coiled-jobs gc` removes it", err)})
 	}
-	s.notice(machineNotice(leftText(left)))
-}
-
-// leftText is what the cloud says is left of a run's machines.
-func leftText(left fleet.Left) string {
-	switch {
-	case len(left.Alive) > 0:
-		return fmt.Sprintf("%d machines are still there and end by themselves: %s", len(left.Alive), joinSome(left.Alive))
-	case left.Waiting == 1:
-		return fmt.Sprintf("1 machine waits until %s for another run", left.Until)
-	case left.Waiting > 1:
-		return fmt.Sprintf("%d machines wait until %s for another run", left.Waiting, left.Until)
-	}
-	return "0 machines left"
-}
-
-func joinSome(names []string) string {
-	text := ""
-	for i, n := range names {
-		if i == 5 {
-			return text + fmt.Sprintf(" and %d more", len(names)-i)
-		}
-		if i > 0 {
-			text += ", "
-		}
-		text += n
-	}
-	return text
+	s.notice(machineNotice(left.String()))
 }
 
 // tidy removes what a run has beside its machines. While some of these wait for

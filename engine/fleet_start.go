@@ -90,11 +90,11 @@ func (e *Engine) regather(ctx context.Context, h *executor.Header, p *spec.Pipel
 // ended, another version of this program, other limits.
 func (e *Engine) renew(ctx context.Context, h *executor.Header, p *spec.Pipeline, o ContinueOptions, begin executor.Begin, rec *fleetRecord) error {
 	for arch := range rec.Agent {
-		sum, err := e.AWS.Publish(ctx, e.Store, arch)
+		program, err := e.AWS.Publish(ctx, e.Store, arch)
 		if err != nil {
 			return err
 		}
-		rec.Agent[arch] = sum
+		rec.Agent[arch] = program
 	}
 	if begin.Retry || begin.Reopen {
 		c := &cargo{}

@@ -266,7 +266,7 @@ func (c *fakeCloud) aws() *AWS {
 			maps.DeleteFunc(c.queues, func(url string, _ *fakeQueue) bool { return strings.HasPrefix(url, "mem://"+region+"/"+run+"-") })
 			return nil
 		},
-		Publish: func(_ context.Context, _ cloud.Store, arch string) (string, error) { return "agent-" + arch, nil },
+		Publish: func(_ context.Context, _ cloud.Store, arch string) (Program, error) { return Program{SHA256: "agent-" + arch}, nil },
 		PutSecrets: func(_ context.Context, _, run string, values map[string]string) (map[string]string, error) {
 			c.mu.Lock()
 			defer c.mu.Unlock()

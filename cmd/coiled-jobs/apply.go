@@ -7,11 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/coiled-jobs/coiled-jobs/engine"
 	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/planner"
 	"github.com/coiled-jobs/coiled-jobs/spec"
 	"github.com/coiled-jobs/coiled-jobs/ui"
 )
@@ -168,9 +170,11 @@ func runApply(ctx context.Context, o *applyOptions) error {
 	for _, w := range p.Plan.Warnings {
 		fmt.Fprintln(a.messages, "warning: "+ui.Clean(w))
 	}
-	if p.Pipeline.Cloud == "aws" {
-		return notHere("%s says cloud: aws, but the EC2 backend is not part of this version; "+
-			"the same file runs on this machine with: %s apply --local %s", o.File, program, o.File)
+	if e, err = e.For(ctx, p.Pipeline.Cloud); err != nil {
+		return err
+	}
+	if !o.yes && isTerminal(a.stdin) && isTerminal(a.stderr) {
+		o.Confirm = func(q *engine.Quote) error { return o.ask(ctx, e, p, q) }
 	}
 	h, err := e.Apply(ctx, p, o.ApplyOptions)
 	if err != nil {
@@ -185,6 +189,29 @@ func runApply(ctx context.Context, o *applyOptions) error {
 	}
 	return a.attend(ctx, e, h, &o.waiting)
 }
+
+// errNotRented ends an apply whose question was not answered with yes.
+var errNotRented = errors.New("nothing was rented and nothing was recorded")
+
+// ask shows what a run would rent and asks for consent.
+func (o *applyOptions) ask(ctx context.Context, e *engine.Engine, p *engine.Planned, q *engine.Quote) error {
+	a := o.app
+	r := planner.NewReport(p.Pipeline, p.Plan)
+	// An estimate helps to decide; without one the question is still the same.
+	err := e.Estimate(ctx, p, engine.EstimateOptions{ApplyOptions: o.ApplyOptions, Assume: assumed}, &r)
+	fmt.Fprintf(a.messages, "%s: %s\n", ui.Clean(p.Pipeline.Name), ui.Clean(q.String()))
+	if err == nil && r.Estimate != nil {
+		est := r.Estimate
+		fmt.Fprintf(a.messages, "expected: %s and %s, up to %s and %s\n", ui.Seconds(est.Seconds), ui.Dollars(est.CostUSD), ui.Seconds(est.MaxSeconds), ui.Dollars(est.MaxCostUSD))
+	}
+	if a.confirm("rent machines for it?") {
+		return nil
+	}
+	return &exitError{code: exitCancelled, err: errNotRented}
+}
+
+// assumed is how long a task takes of which nothing is known, in estimates.
+const assumed = 30 * time.Second
 
 // detached reports a run that goes on without this process: its id on
 // standard output, for scripts, or its state as JSON.

@@ -213,7 +213,11 @@ func (a *app) attend(ctx context.Context, e *engine.Engine, h *engine.Handle, w 
 	if ui.Sum(out.report).Failed != groups.Total() {
 		groups = a.groupFailures(ctx, e, h.Run)
 	}
-	if err := a.summary(out.report, groups, outputs).Write(a.messages, a.style(a.stderr)); err != nil && !w.json {
+	summary := a.summary(out.report, groups, outputs)
+	if hd, err := executor.LoadHeader(ctx, e.Store, h.Run); err == nil {
+		summary.Local = hd.Cloud != "aws"
+	}
+	if err := summary.Write(a.messages, a.style(a.stderr)); err != nil && !w.json {
 		return exitOf(out.report.Status) // standard error is gone, the run is what counts
 	}
 	if w.json {

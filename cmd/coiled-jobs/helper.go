@@ -3,10 +3,17 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/coiled-jobs/coiled-jobs/agent"
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/engine"
+	"github.com/coiled-jobs/coiled-jobs/machine"
 )
 
 // runHelper is what this program is when it starts itself: the warden that
@@ -26,6 +33,7 @@ type coordinateOptions struct {
 	app   *app
 	run   string
 	begin string
+	env   []string // NAME=VALUE: on a machine of its own, what agents are told so, too
 }
 
 func newCoordinateCmd(a *app, runF func(context.Context, *coordinateOptions) error) *cobra.Command {
@@ -38,17 +46,59 @@ func newCoordinateCmd(a *app, runF func(context.Context, *coordinateOptions) err
 		},
 	}
 	cmd.Flags().StringVar(&o.begin, "begin", "", "how the run begins")
+	cmd.Flags().StringArrayVar(&o.env, "env", nil, "`NAME=VALUE` to set before anything is asked of the cloud")
 	return cmd
 }
 
 func runCoordinate(ctx context.Context, o *coordinateOptions) error {
+	if err := o.app.learnEnv(o.env); err != nil {
+		return err
+	}
 	e, err := o.app.reader(ctx)
 	if err != nil {
 		return err
+	}
+	if len(o.env) > 0 {
+		e.AWS.Identity = o.app.identity(e.Exe)
 	}
 	o.app.coordinating.Store(true)
 	if _, err := e.Coordinate(ctx, o.run, o.begin); err != nil {
 		return fmt.Errorf("coordinate run %s: %w", o.run, err)
 	}
 	return nil
+}
+
+// learnEnv sets variables of a machine that runs nothing else: for this
+// program, and for the SDK, which reads the environment by itself.
+func (a *app) learnEnv(env []string) error {
+	for _, kv := range env {
+		name, value, ok := strings.Cut(kv, "=")
+		if !ok || name == "" {
+			return usagef("--env %s: it is written NAME=VALUE", kv)
+		}
+		if err := os.Setenv(name, value); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+		a.environ = append(a.environ, kv)
+	}
+	return nil
+}
+
+// identity tells which machine this is, and what it costs.
+func (a *app) identity(exe string) func(context.Context) (cloud.Machine, bool) {
+	return func(ctx context.Context) (cloud.Machine, bool) {
+		ctx, stop := context.WithTimeout(ctx, 10*time.Second)
+		defer stop()
+		host := machine.NewEC2(a.getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT"), os.TempDir(), exe, slog.New(slog.DiscardHandler))
+		id, err := host.Identity(ctx)
+		if err != nil {
+			fmt.Fprintf(a.messages, "which machine this is cannot be found out, so it is not counted: %v\n", err)
+			return cloud.Machine{}, false
+		}
+		m := cloud.Machine{ID: id.ID, Type: id.Type, Zone: id.Zone, Spot: id.Spot, Launched: id.Launched}
+		if c, err := a.catalogue(ctx, a.getenv("AWS_REGION")); err == nil {
+			m.PricePerHour = c.MachinePrice(id.Type, id.Zone, id.Spot, engine.CoordinatorDisk)
+		}
+		return m, true
+	}
 }

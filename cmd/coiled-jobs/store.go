@@ -50,7 +50,7 @@ func (a *app) wire(ctx context.Context, create bool) (*engine.Engine, error) {
 	}
 	e := &engine.Engine{
 		StateDir: state, Environ: a.environ, Exe: exe, Version: buildVersion(), Owner: a.owner(), Stderr: a.messages,
-		OpenStore: open, S3: openS3(ctx),
+		OpenStore: open, S3: openS3(ctx), AWS: a.awsCloud(ctx, exe),
 	}
 	store, err := a.openStore(ctx, a.storeURL(state), create)
 	switch {
