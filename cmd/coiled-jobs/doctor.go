@@ -12,24 +12,27 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/coiled-jobs/coiled-jobs/cloud/aws"
 	"github.com/coiled-jobs/coiled-jobs/ui"
 )
 
 // doctorOptions are the flags of doctor.
 type doctorOptions struct {
-	app  *app
-	json bool
+	app   *app
+	cloud cloudOptions
+	json  bool
 }
 
 func newDoctorCmd(a *app, runF func(context.Context, *doctorOptions) error) *cobra.Command {
 	o := &doctorOptions{app: a}
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Check that this machine has what runs need",
+		Short: "Check that this machine, and the account on aws, have what runs need",
 		Args:  arguments(0, 0, ""), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error { return runF(cmd.Context(), o) },
 	}
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	o.cloud.flags(cmd)
 	return cmd
 }
 
@@ -49,14 +52,20 @@ const (
 
 func runDoctor(ctx context.Context, o *doctorOptions) error {
 	a := o.app
+	use, err := a.account(&o.cloud)
+	if err != nil {
+		return err
+	}
 	checks := []check{a.checkStore(ctx), a.checkDisk(), a.checkTool(ctx, "bash", "fail", "scripts (run:) need it; install bash", "--version"),
 		a.checkTool(ctx, "python3", "warn", "functions in Python (python:) need it; install python3 or set python_bin", "--version"),
 		a.checkTool(ctx, "git", "warn", "without git every file next to a pipeline counts as its code", "--version"), checkFiles(), a.checkTemp(), checkClock(time.Now())}
+	if use != accountNone {
+		checks = append(checks, a.checkAccount(ctx, use, o.cloud.region)...)
+	}
 	failed := false
 	for _, c := range checks {
 		failed = failed || c.State == "fail"
 	}
-	var err error
 	if o.json {
 		err = a.printJSON(checks)
 	} else {
@@ -66,6 +75,26 @@ func runDoctor(ctx context.Context, o *doctorOptions) error {
 		return &exitError{code: exitCannot}
 	}
 	return err
+}
+
+// checkAccount looks at the account on aws. Where nobody said that runs are to
+// go there, an account that is none is a warning.
+func (a *app) checkAccount(ctx context.Context, use accountUse, region string) []check {
+	store := a.storeFlag
+	if store == "" {
+		store = a.getenv("COILED_JOBS_STORE")
+	}
+	if !strings.HasPrefix(store, "s3://") {
+		store = "" // the account's bucket
+	}
+	var checks []check
+	for _, c := range aws.CheckAccount(ctx, region, store) {
+		if use == accountMaybe && c.Name == "aws" && c.State == "fail" {
+			c.State = "warn"
+		}
+		checks = append(checks, check(c))
+	}
+	return checks
 }
 
 func (a *app) printChecks(checks []check) error {
@@ -80,7 +109,7 @@ func (a *app) printChecks(checks []check) error {
 		default:
 			state = st.Red(state)
 		}
-		line := fmt.Sprintf("%s  %-10s  %s", state, c.Name, ui.Clean(c.Detail))
+		line := fmt.Sprintf("%s  %-11s  %s", state, c.Name, ui.Clean(c.Detail))
 		if c.Advice != "" {
 			line += "; " + ui.Clean(c.Advice)
 		}

@@ -6,7 +6,6 @@ import "github.com/spf13/cobra"
 // have: they say so instead of being unknown.
 func laterCmds() []*cobra.Command {
 	later := []struct{ use, needs string }{
-		{"setup", "setting up an account comes with the EC2 backend, which is not part of this version; runs on this machine need no set-up"},
 		{"serve", "the web page is not part of this version; \"" + program + " report RUN\" writes a page about a run"},
 	}
 	cmds := make([]*cobra.Command, 0, len(later))

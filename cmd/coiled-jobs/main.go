@@ -87,7 +87,7 @@ Exit codes: 0 done, 1 a function failed, 2 bad usage or pipeline file, 3 could n
 		newWhyCmd(a, runWhy), newOutputsCmd(a, runOutputs), newReportCmd(a, runReport))
 	add("act", newWaitCmd(a, runWait), newResumeCmd(a, runResume), newRetryCmd(a, runRetry), newCancelCmd(a, runCancel),
 		newRmCmd(a, runRm), newRerunCmd(a, runRerun))
-	add("more", newMachinesCmd(a, runMachines), newInstancesCmd(a, runInstances), newGCCmd(a, runGC), newDoctorCmd(a, runDoctor), newSchemaCmd(a),
+	add("more", newMachinesCmd(a, runMachines), newInstancesCmd(a, runInstances), newGCCmd(a, runGC), newDoctorCmd(a, runDoctor), newSetupCmd(a, runSetup), newSchemaCmd(a),
 		newVersionCmd(a), newCompletionCmd(a))
 	add("schedule", newTickCmd(a, runTick), newSchedulesCmd(a, runSchedules), newTriggerCmd(a, runTrigger),
 		newBackfillCmd(a, runBackfill), newPauseCmd(a, runPause))
