@@ -12,7 +12,11 @@ import (
 
 // readControl reads what the coordinator says, again and again.
 func (s *session) readControl() {
-	due := time.Now() // what the stay has read is not quite new
+	s.st.mu.Lock()
+	c, read := s.st.control, s.st.controlAt
+	s.st.mu.Unlock()
+	s.adopt(c, read) // as the stay has just read it
+	due := read.Add(wire.ControlEvery)
 	for {
 		s.mu.Lock()
 		poke, ch := s.poke, s.changed
@@ -46,12 +50,14 @@ func (st *stay) readControl(ctx context.Context) (*wire.Control, error) {
 	ctx, cancel := context.WithTimeout(ctx, writeWithin)
 	defer cancel()
 	key := wire.ControlKey(st.run)
+	begun := time.Now()
 	b, err := st.m.cfg.Store.Get(ctx, key)
 	if err != nil {
 		return nil, err
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	st.controlAt = begun
 	if st.control != nil && bytes.Equal(b, st.controlBytes) {
 		return st.control, nil
 	}

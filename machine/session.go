@@ -87,8 +87,7 @@ func newSession(ctx context.Context, st *stay, n int) *session {
 	s := &session{m: m, st: st, n: n, name: sessionName(m.id.ID, n), changed: make(chan struct{}),
 		log: m.log.With("run", st.run, "session", n), state: wire.StatePreparing, control: st.control,
 		held: map[string]*hold{}, taking: map[string]bool{}, beatNow: true}
-	now := time.Now()
-	s.heardAt, s.beatAt = now, now
+	s.heardAt, s.beatAt = st.controlAt, time.Now()
 	// Trouble of the process must not cut short what is still to be told.
 	s.ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
 	s.work, s.kill = context.WithCancel(s.ctx)

@@ -36,7 +36,8 @@ type stay struct {
 	mu           sync.Mutex
 	control      *wire.Control
 	controlBytes []byte
-	draining     bool // what has not started is given back
+	controlAt    time.Time // when it was read last, seen from before the request
+	draining     bool      // what has not started is given back
 	session      *session
 
 	preparing sync.Mutex // held while the machine is made ready, once
@@ -54,26 +55,46 @@ func (m *machine) arrive(ctx context.Context, inv *wire.Invite) (*stay, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, bootGrant)
 	defer cancel()
-	// What the coordinator writes before it launches or invites is there.
-	setup := &wire.Setup{}
-	if err := m.read(ctx, wire.SetupKey(inv.Run, inv.Kind), setup); err != nil {
+	// What the coordinator writes before it launches or invites is there. All at
+	// once: a run that follows another should start at once.
+	setup, last := &wire.Setup{}, wire.Beat{}
+	var errs [4]error
+	var sub sync.WaitGroup
+	sub.Go(func() { errs[0] = m.read(ctx, wire.SetupKey(inv.Run, inv.Kind), setup) })
+	sub.Go(func() {
+		errs[1] = again(ctx, func(ctx context.Context) (err error) {
+			_, err = st.readControl(ctx)
+			return err
+		})
+	})
+	sub.Go(func() {
+		errs[2] = again(ctx, func(ctx context.Context) (err error) {
+			st.header, err = executor.LoadHeader(ctx, m.cfg.Store, inv.Run)
+			return err
+		})
+	})
+	// The machine may have been in this run before.
+	sub.Go(func() {
+		err := m.read(ctx, wire.BeatKey(inv.Run, m.id.ID), &last)
+		switch {
+		case err == nil:
+			st.next, st.segments = last.Session+1, last.Segments
+			err = again(ctx, st.countSegments)
+		case cloud.KindOf(err) == cloud.KindNotFound:
+			err = nil
+		}
+		errs[3] = err
+	})
+	sub.Wait()
+	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
 	st.setup = setup
 	err := again(ctx, func(ctx context.Context) (err error) {
-		_, err = st.readControl(ctx)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	err = again(ctx, func(ctx context.Context) (err error) {
-		if st.header, err = executor.LoadHeader(ctx, m.cfg.Store, inv.Run); err == nil {
-			st.pipeline, err = executor.LoadPipeline(ctx, m.cfg.Store, st.header, setup.File)
-			var c *cloud.Error
-			if err != nil && !errors.As(err, &c) { // the file itself
-				err = &cloud.Error{Op: "read", Resource: executor.PipelineKey(inv.Run, setup.File), Kind: cloud.KindInvalid, Err: err}
-			}
+		st.pipeline, err = executor.LoadPipeline(ctx, m.cfg.Store, st.header, setup.File)
+		var c *cloud.Error
+		if err != nil && !errors.As(err, &c) { // the file itself
+			err = &cloud.Error{Op: "read", Resource: executor.PipelineKey(inv.Run, setup.File), Kind: cloud.KindInvalid, Err: err}
 		}
 		return err
 	})
@@ -87,15 +108,6 @@ func (m *machine) arrive(ctx context.Context, inv *wire.Invite) (*stay, error) {
 		st.slots = max(1, setup.Threads)
 	}
 	st.needs = newNeeds(st)
-	// The machine may have been in this run before.
-	var last wire.Beat
-	err = m.read(ctx, wire.BeatKey(inv.Run, m.id.ID), &last)
-	switch {
-	case err == nil:
-		st.next, st.segments = last.Session+1, last.Segments
-	case cloud.KindOf(err) != cloud.KindNotFound:
-		return nil, err
-	}
 	return st, nil
 }
 
