@@ -53,7 +53,7 @@ func (s *session) writeBeats() {
 		err := s.put(wire.BeatKey(s.st.run, s.m.id.ID), b)
 		if err == nil {
 			last, retry, told, segments = now, time.Time{}, long, b.Segments
-			s.update(func() { s.beatAt, s.seq = now, b.Seq })
+			s.update(func() { s.beatAt, s.seq, s.saidGone = now, b.Seq, gone })
 			if gone {
 				return
 			}

@@ -64,6 +64,7 @@ type session struct {
 
 	seq       int
 	beatNow   bool // a beat must not wait
+	saidGone  bool // the last beat is written
 	liveDirty bool
 	poke      bool // Control must be read now
 	errands   []*hold
@@ -257,7 +258,7 @@ func (s *session) leave(d decision) {
 	}
 	s.storeLog(until)
 	s.update(func() { s.state, s.beatNow = wire.StateGone, true })
-	s.waitFor(earliest(until, time.Now().Add(goneWithin)), func() bool { return !s.beatNow && len(s.errands) == 0 && s.hintDue == 0 })
+	s.waitFor(earliest(until, time.Now().Add(goneWithin)), func() bool { return s.saidGone && len(s.errands) == 0 && s.hintDue == 0 })
 	s.end()
 }
 
