@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/cloud/aws"
+	"github.com/coiled-jobs/coiled-jobs/cloud/local"
+	"github.com/coiled-jobs/coiled-jobs/engine"
+)
+
+// regionsOf is where to look: the region that was named, or the configured one
+// and those of the caller's own runs.
+func regionsOf(ctx context.Context, e *engine.Engine, named string) ([]string, error) {
+	if named != "" {
+		return []string{named}, nil
+	}
+	list, err := e.OwnRegions()
+	if err != nil {
+		return nil, err
+	}
+	if home := aws.ConfiguredRegion(ctx); home != "" && !slices.Contains(list, home) {
+		list = append([]string{home}, list...)
+	}
+	if len(list) == 0 {
+		list = []string{""} // the SDK's default
+	}
+	return list, nil
+}
+
+// gcAccount removes what runs left in the account, and, of the account's own
+// bucket, runs beyond their retention.
+func (o *gcOptions) gcAccount(ctx context.Context, e *engine.Engine) (left []aws.Leftover, lines []string, err error) {
+	who, err := aws.WhoAmI(ctx, o.cloud.region)
+	if err != nil {
+		return nil, nil, err
+	}
+	regions, err := regionsOf(ctx, e, o.cloud.region)
+	if err != nil {
+		return nil, nil, err
+	}
+	var errs []error
+	for _, region := range regions {
+		if region == "" {
+			region = who.Region
+		}
+		found, did, err := o.gcRegion(ctx, e, region)
+		left, lines = append(left, found...), append(lines, did...)
+		errs = append(errs, err)
+	}
+	return left, lines, errors.Join(errs...)
+}
+
+func (o *gcOptions) gcRegion(ctx context.Context, e *engine.Engine, region string) (left []aws.Leftover, lines []string, err error) {
+	j := o.app.newJudge(ctx, e, region)
+	notes := j.bucket()
+	if notes == nil {
+		// Without a bucket what was seen is remembered here.
+		if notes, err = local.OpenStore(filepath.Join(e.StateDir, "gc")); err != nil {
+			return nil, nil, err
+		}
+	}
+	key := "gc/marks-" + region + ".json"
+	marks := map[string]time.Time{}
+	b, err := notes.Get(ctx, key)
+	if err == nil {
+		err = json.Unmarshal(b, &marks)
+	}
+	if err != nil && cloud.KindOf(err) != cloud.KindNotFound {
+		return nil, nil, fmt.Errorf("read what gc saw before: %w", err)
+	}
+	s, err := aws.OpenSweeper(ctx, region)
+	if err != nil {
+		return nil, nil, err
+	}
+	had := len(marks) > 0
+	left, err = s.Sweep(ctx, aws.SweepOptions{Over: j.over, Marks: marks, Now: o.now, Dry: o.dryRun})
+	errs := []error{err}
+	if !o.dryRun && (had || len(marks) > 0) {
+		b, err := json.Marshal(marks)
+		if err == nil {
+			err = notes.Put(ctx, key, b)
+		}
+		errs = append(errs, err)
+	}
+	for _, store := range j.stores {
+		if !strings.HasPrefix(store.URL(), "s3://") {
+			continue
+		}
+		if e.Store == nil || store.URL() != e.Store.URL() { // engine has looked at its own
+			other := *e
+			other.Store = store
+			did, err := other.GC(ctx, o.dryRun)
+			lines = append(lines, did...)
+			errs = append(errs, err)
+		}
+		did, err := o.gcPools(ctx, store, region, j.now)
+		lines = append(lines, did...)
+		errs = append(errs, err)
+	}
+	return left, lines, errors.Join(errs...)
+}
+
+// staleIdle is after how long what a machine wrote about its waiting is
+// removed, once the machine is gone.
+const staleIdle = 24 * time.Hour
+
+// gcPools removes what machines that are gone wrote about their waiting.
+func (o *gcOptions) gcPools(ctx context.Context, store cloud.Store, region string, now time.Time) ([]string, error) {
+	newest := map[string]time.Time{} // by pools/<pool>/<machine>
+	err := store.List(ctx, "pools/", func(x cloud.ObjectInfo) bool {
+		if i := strings.LastIndexByte(x.Key, '/'); i > len("pools/") && newest[x.Key[:i]].Before(x.Modified) {
+			newest[x.Key[:i]] = x.Modified
+		}
+		return true
+	})
+	if err != nil || len(newest) == 0 {
+		return nil, err
+	}
+	m, err := aws.OpenMachines(ctx, aws.MachinesOptions{Region: region})
+	if err != nil {
+		return nil, err
+	}
+	list, err := m.Instances(ctx)
+	if err != nil {
+		return nil, err
+	}
+	live := map[string]bool{}
+	for _, x := range list {
+		live[x.ID] = true
+	}
+	removed := 0
+	for prefix, at := range newest {
+		// The age is for machines of other regions, which are not known here.
+		if live[prefix[strings.LastIndexByte(prefix, '/')+1:]] || now.Sub(at) < staleIdle {
+			continue
+		}
+		if !o.dryRun {
+			if err := store.DeletePrefix(ctx, prefix); err != nil {
+				return nil, err
+			}
+		}
+		removed++
+	}
+	if removed == 0 {
+		return nil, nil
+	}
+	return []string{fmt.Sprintf("removed the notes of %d machines that are gone", removed)}, nil
+}
+
+// leftoverLine is a leftover for people.
+func leftoverLine(l aws.Leftover) string {
+	text := fmt.Sprintf("%s %s of run %s: %s", l.Kind, l.ID, l.Run, l.Why)
+	switch l.State {
+	case "marked":
+		return "marked " + text + "; the next gc removes it, if it is still there"
+	case "found":
+		return "would remove " + text
+	}
+	return "removed " + text
+}
