@@ -89,9 +89,8 @@ Exit codes: 0 done, 1 a function failed, 2 bad usage or pipeline file, 3 could n
 		newRmCmd(a, runRm), newRerunCmd(a, runRerun))
 	add("more", newMachinesCmd(a, runMachines), newInstancesCmd(a, runInstances), newGCCmd(a, runGC), newDoctorCmd(a, runDoctor), newSetupCmd(a, runSetup), newSchemaCmd(a),
 		newVersionCmd(a), newCompletionCmd(a))
-	add("schedule", newTickCmd(a, runTick), newSchedulesCmd(a, runSchedules), newTriggerCmd(a, runTrigger),
+	add("schedule", newServeCmd(a, runServe), newTickCmd(a, runTick), newSchedulesCmd(a, runSchedules), newTriggerCmd(a, runTrigger),
 		newBackfillCmd(a, runBackfill), newPauseCmd(a, runPause))
 	add("more", newCoordinateCmd(a, runCoordinate), newGithubCmd(a)) // hidden, like those that come later
-	add("more", laterCmds()...)
 	return root
 }
