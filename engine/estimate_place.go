@@ -165,15 +165,18 @@ func (e *Engine) quotas(ctx context.Context, kinds []*pricedKind, r *planner.Rep
 		groups[i].vcpus += want
 		groups[i].extra = max(groups[i].extra, (first.OnDemand-k.machine.Instance)/float64(max(first.VCPUs, 1)))
 	}
-	for _, g := range groups {
-		read := func(spot bool) *Quota {
-			q, err := e.AWS.Quota(ctx, g.region, g.instanceType, spot)
-			if err != nil {
-				return nil // no right to read it: the launch will tell
-			}
-			return q
+	quotas := make([][2]*Quota, len(groups)) // on demand, spot
+	_ = together(2*len(groups), func(i int) error {
+		g := groups[i/2]
+		q, err := e.AWS.Quota(ctx, g.region, g.instanceType, i%2 == 1)
+		if err != nil {
+			return nil //nolint:nilerr // no right to read it: the launch will tell
 		}
-		if text := quotaWarning(g.market, g.vcpus, g.extra, read(true), read(false)); text != "" {
+		quotas[i/2][i%2] = q
+		return nil
+	})
+	for i, g := range groups {
+		if text := quotaWarning(g.market, g.vcpus, g.extra, quotas[i][1], quotas[i][0]); text != "" {
 			r.Warnings = append(r.Warnings, text)
 		}
 	}

@@ -173,9 +173,7 @@ func runApply(ctx context.Context, o *applyOptions) error {
 	if e, err = e.For(ctx, p.Pipeline.Cloud); err != nil {
 		return err
 	}
-	if !o.yes && isTerminal(a.stdin) && isTerminal(a.stderr) {
-		o.Confirm = func(q *engine.Quote) error { return o.ask(ctx, e, p, q) }
-	}
+	o.Confirm = func(q *engine.Quote) error { return o.ask(ctx, e, p, q) }
 	h, err := e.Apply(ctx, p, o.ApplyOptions)
 	if err != nil {
 		return err
@@ -193,22 +191,32 @@ func runApply(ctx context.Context, o *applyOptions) error {
 // errNotRented ends an apply whose question was not answered with yes.
 var errNotRented = errors.New("nothing was rented and nothing was recorded")
 
-// ask shows what a run would rent and asks for consent.
+// ask shows what a run would rent, what that costs and what stands against it,
+// and asks for consent where there is somebody to ask.
 func (o *applyOptions) ask(ctx context.Context, e *engine.Engine, p *engine.Planned, q *engine.Quote) error {
 	a := o.app
-	r := planner.NewReport(p.Pipeline, p.Plan)
-	// An estimate helps to decide; without one the question is still the same.
-	err := e.Estimate(ctx, p, engine.EstimateOptions{ApplyOptions: o.ApplyOptions, Assume: assumed}, &r)
 	fmt.Fprintf(a.messages, "%s: %s\n", ui.Clean(p.Pipeline.Name), ui.Clean(q.String()))
+	r := planner.NewReport(p.Pipeline, p.Plan)
+	known := len(r.Warnings) // told already
+	limited, cancel := context.WithTimeout(ctx, estimatePatience)
+	defer cancel()
+	// An estimate helps to decide; without one the question is still the same.
+	err := e.Estimate(limited, p, engine.EstimateOptions{ApplyOptions: o.ApplyOptions, Assume: assumed}, &r)
 	if err == nil && r.Estimate != nil {
 		est := r.Estimate
 		fmt.Fprintf(a.messages, "expected: %s and %s, up to %s and %s\n", ui.Seconds(est.Seconds), ui.Dollars(est.CostUSD), ui.Seconds(est.MaxSeconds), ui.Dollars(est.MaxCostUSD))
 	}
-	if a.confirm("rent machines for it?") {
+	for _, w := range r.Warnings[known:] {
+		fmt.Fprintln(a.messages, "warning: "+ui.Clean(w))
+	}
+	if o.yes || !isTerminal(a.stdin) || !isTerminal(a.stderr) || a.confirm("rent machines for it?") {
 		return nil
 	}
 	return &exitError{code: exitCancelled, err: errNotRented}
 }
+
+// estimatePatience is how long a run waits for its estimate.
+const estimatePatience = 3 * time.Second
 
 // assumed is how long a task takes of which nothing is known, in estimates.
 const assumed = 30 * time.Second

@@ -50,7 +50,7 @@ func newPlanCmd(a *app, runF func(context.Context, *planOptions) error) *cobra.C
 		},
 	}
 	o.selection.flags(cmd)
-	cmd.Flags().StringVar(&o.assume, "assume", "30s", "how `long` a task takes of which neither expect nor earlier runs say it (aws)")
+	cmd.Flags().StringVar(&o.assume, "assume", assumed.String(), "how `long` a task takes of which neither expect nor earlier runs say it (aws)")
 	cmd.Flags().StringVar(&o.machines, "machines", "", "also show time and cost on these `numbers` of machines, such as 1,10,33,100 (aws)")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print the plan as JSON")
 	cmd.Flags().BoolVar(&o.items, "items", false, "print each task of each map as a JSON line")

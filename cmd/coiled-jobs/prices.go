@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud/aws"
 	"github.com/coiled-jobs/coiled-jobs/engine"
@@ -16,7 +17,7 @@ func (a *app) lookUpPrices(ctx context.Context, c *engine.AWS) {
 	if c.Region == "" {
 		c.Region = aws.ConfiguredRegion(ctx)
 	}
-	c.Catalogue = a.catalogue
+	c.Catalogue = fresh(a.catalogue)
 	c.BucketRegion = remembered(aws.BucketRegion)
 	c.Quota = func(ctx context.Context, region, instanceType string, spot bool) (*engine.Quota, error) {
 		q, ok, err := aws.ReadQuota(ctx, region, instanceType, spot)
@@ -34,6 +35,37 @@ func (a *app) catalogue(ctx context.Context, region string) (*hardware.Catalogue
 		o.Dir = filepath.Join(state, "prices")
 	}
 	return aws.Catalogue(ctx, o)
+}
+
+// fresh reads the catalogue of each region once in ten minutes: that long its
+// prices are good.
+func fresh(read func(context.Context, string) (*hardware.Catalogue, error)) func(context.Context, string) (*hardware.Catalogue, error) {
+	type known struct {
+		mu        sync.Mutex
+		at        time.Time
+		catalogue *hardware.Catalogue
+	}
+	var mu sync.Mutex
+	regions := map[string]*known{}
+	return func(ctx context.Context, region string) (*hardware.Catalogue, error) {
+		mu.Lock()
+		k := regions[region]
+		if k == nil {
+			k = &known{}
+			regions[region] = k
+		}
+		mu.Unlock()
+		k.mu.Lock() // who else wants this region waits for the same answer
+		defer k.mu.Unlock()
+		if k.catalogue != nil && time.Since(k.at) < 10*time.Minute {
+			return k.catalogue, nil
+		}
+		c, err := read(ctx, region)
+		if err == nil {
+			k.at, k.catalogue = time.Now(), c
+		}
+		return c, err
+	}
 }
 
 // remembered asks for the region of each bucket once.
