@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/hardware"
@@ -93,6 +94,7 @@ func tasksOf(p *Planned, functions []string, threads int) int {
 func (e *Engine) quote(ctx context.Context, p *spec.Pipeline, functions []string, only map[string][]int) (*Quote, error) {
 	fs := executor.Selected(p, functions, only)
 	q := &Quote{}
+	look := e.catalogues(ctx)
 	for _, k := range kindsOf(fs) {
 		q.Kinds = append(q.Kinds, QuoteKind{kind: k, Functions: k.Functions, Most: k.Hardware.Workers[1]})
 	}
@@ -102,20 +104,83 @@ func (e *Engine) quote(ctx context.Context, p *spec.Pipeline, functions []string
 		if k.Region, err = e.regionOf(ctx, p, k.kind, fs); err != nil {
 			return err
 		}
-		return e.choose(ctx, k)
+		return choose(ctx, k, look(k.Region))
 	})
 	return q, err
 }
 
-// choose finds the instance types of a kind.
-func (e *Engine) choose(ctx context.Context, k *QuoteKind) error {
-	c, err := e.AWS.Catalogue(ctx, k.Region)
+// soon is how long the launch of machines waits for the lists and prices of a
+// region, which may take long the first time.
+const soon = time.Second
+
+// regional is what is known of a region: at once, and when it has answered.
+type regional struct {
+	now  *hardware.Catalogue
+	full func() (*hardware.Catalogue, error)
+}
+
+// catalogues gives what is known of regions, asking each once.
+func (e *Engine) catalogues(ctx context.Context) func(region string) regional {
+	type answer struct {
+		c   *hardware.Catalogue
+		err error
+	}
+	var mu sync.Mutex
+	asked := map[string]func() regional{}
+	return func(region string) regional {
+		mu.Lock()
+		get := asked[region]
+		if get == nil {
+			get = sync.OnceValue(func() regional {
+				came := make(chan answer, 1)
+				go func() { // it goes on for the next time: what was read is kept
+					c, err := e.AWS.Catalogue(context.WithoutCancel(ctx), region)
+					came <- answer{c, err}
+				}()
+				full := sync.OnceValues(func() (*hardware.Catalogue, error) {
+					select {
+					case a := <-came:
+						return a.c, a.err
+					case <-ctx.Done():
+						return nil, context.Cause(ctx)
+					}
+				})
+				t := time.NewTimer(soon)
+				defer t.Stop()
+				select {
+				case a := <-came:
+					return regional{a.c, func() (*hardware.Catalogue, error) { return a.c, a.err }}
+				case <-t.C:
+					return regional{hardware.BuiltIn(region), full}
+				}
+			})
+			asked[region] = get
+		}
+		mu.Unlock()
+		return get()
+	}
+}
+
+// choose finds the instance types of a kind: among those that are built in, if
+// the region does not answer soon, and they have what is asked for.
+func choose(ctx context.Context, k *QuoteKind, r regional) error {
+	request := hardware.RequestOf(k.kind.Hardware)
+	c := r.now
+	var s *hardware.Selection
+	var err error
+	if c != nil {
+		s, err = hardware.Choose(request, c)
+	}
+	if s == nil {
+		if c, err = r.full(); err == nil {
+			s, err = hardware.Choose(request, c)
+			if err != nil {
+				return usagef("hardware of %s: %v", k.kind.Base, err)
+			}
+		}
+	}
 	if err != nil {
 		return err
-	}
-	s, err := hardware.Choose(hardware.RequestOf(k.kind.Hardware), c)
-	if err != nil {
-		return usagef("hardware of %s: %v", k.kind.Base, err)
 	}
 	first := s.Choices[0]
 	k.choices, k.Type, k.Others = s.Choices, first.Name, len(s.Choices)-1
