@@ -94,28 +94,36 @@ func (e *Engine) Estimate(ctx context.Context, p *Planned, o EstimateOptions, r 
 // priceKinds chooses the machines of functions.
 func (e *Engine) priceKinds(ctx context.Context, p *spec.Pipeline, fs []*spec.Function, r *planner.Report) ([]*pricedKind, error) {
 	var kinds []*pricedKind
-	read := map[string]*hardware.Catalogue{}
+	var regions []string
 	for _, k := range kindsOf(fs) {
-		pk := &pricedKind{kind: k}
 		region, warning := e.planRegion(ctx, p, k, fs)
 		if warning != "" && !slices.Contains(r.Warnings, warning) {
 			r.Warnings = append(r.Warnings, warning)
 		}
-		pk.region = region
-		if pk.catalogue = read[region]; pk.catalogue == nil {
-			c, err := e.catalogue(ctx, region)
-			if err != nil {
-				return nil, err
-			}
-			read[region], pk.catalogue = c, c
-			for _, note := range c.Notes {
-				if !slices.Contains(r.Notes, note) {
-					r.Notes = append(r.Notes, note)
-				}
+		if !slices.Contains(regions, region) {
+			regions = append(regions, region)
+		}
+		kinds = append(kinds, &pricedKind{kind: k, region: region})
+	}
+	read := make([]*hardware.Catalogue, len(regions))
+	err := together(len(regions), func(i int) (err error) {
+		read[i], err = e.catalogue(ctx, regions[i])
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range read {
+		for _, note := range c.Notes {
+			if !slices.Contains(r.Notes, note) {
+				r.Notes = append(r.Notes, note)
 			}
 		}
+	}
+	for _, pk := range kinds {
+		k, region := pk.kind, pk.region
+		pk.catalogue = read[slices.Index(regions, region)]
 		request := hardware.RequestOf(k.Hardware)
-		var err error
 		if pk.selection, err = hardware.Choose(request, pk.catalogue); err != nil {
 			return nil, usagef("hardware of %s: %v", k.Base, err)
 		}
@@ -136,7 +144,6 @@ func (e *Engine) priceKinds(ctx context.Context, p *spec.Pipeline, fs []*spec.Fu
 			// dearer than on demand, and mostly a good deal cheaper.
 			pk.machine.InstanceMost = math.Max(pk.machine.InstanceMost, c.OnDemand)
 		}
-		kinds = append(kinds, pk)
 	}
 	return kinds, nil
 }
