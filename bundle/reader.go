@@ -23,6 +23,7 @@ type reader struct {
 	next   int64 // where the next request begins
 	queue  []chan chunk
 	cur    []byte
+	err    error
 }
 
 type chunk struct {
@@ -54,16 +55,16 @@ func (r *reader) ask() {
 // Read is that of io.Reader.
 func (r *reader) Read(p []byte) (int, error) {
 	for len(r.cur) == 0 {
+		if r.err != nil {
+			return 0, r.err
+		}
 		r.ask()
 		if len(r.queue) == 0 {
 			return 0, io.EOF
 		}
 		c := <-r.queue[0]
-		if c.err != nil {
-			return 0, c.err
-		}
 		r.queue = r.queue[1:]
-		r.cur = c.data
+		r.cur, r.err = c.data, c.err
 	}
 	n := copy(p, r.cur)
 	r.cur = r.cur[n:]

@@ -96,6 +96,7 @@ type scanner struct {
 	dir              string // absolute
 	real             string // without links
 	include, exclude *planner.Matcher
+	excludeAll       bool
 	opts             Options
 	found            map[string]*Entry
 	bytes            int64
@@ -128,12 +129,9 @@ func newScanner(dir string, files spec.Files, opts Options) (*scanner, error) {
 		// Everything below, hidden names too.
 		p = strings.TrimRight(p, "/")
 		if rest, ok := strings.CutSuffix(p, "/**"); ok && rest != "" {
-			p = rest
+			exclude = append(exclude, rest)
 		}
-		if p == "**" {
-			exclude = append(exclude, ".*")
-			p = "*"
-		}
+		s.excludeAll = s.excludeAll || p == "**"
 		exclude = append(exclude, p)
 	}
 	if s.exclude, err = planner.NewMatcher(exclude); err != nil {
@@ -165,19 +163,22 @@ func (s *scanner) find(ctx context.Context) error {
 	return nil
 }
 
-// asked says whether a pattern of files.include matches a path or a folder
-// above it.
-func (s *scanner) asked(p string) bool { return matchUp(p, s.include.Match) }
+// asked says whether files.include means a path.
+func (s *scanner) asked(p string) bool { return means(s.include, p) }
 
-// matchUp says whether match is true for a path or a folder above it.
-func matchUp(p string, match func(string) bool) bool {
+// means says whether a pattern matches a path, or names a folder above it: a
+// star at the end means files, so that hidden ones are not swept along.
+func means(m *planner.Matcher, p string) bool {
 	for i := 0; i < len(p); i++ {
-		if p[i] == '/' && match(p[:i]) {
+		if p[i] == '/' && m.Named(p[:i]) {
 			return true
 		}
 	}
-	return match(p)
+	return m.Match(p)
 }
+
+// excluded says whether files.exclude means a path.
+func (s *scanner) excluded(p string) bool { return s.excludeAll || means(s.exclude, p) }
 
 // named says whether a pattern of files.include names a path by more than a
 // star, at the given element or below it.
@@ -202,7 +203,7 @@ func (s *scanner) consider(ctx context.Context, c candidate) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if s.include != nil && !s.asked(c.path) || matchUp(c.path, s.exclude.Match) {
+	if s.include != nil && !s.asked(c.path) || s.excluded(c.path) {
 		return nil
 	}
 	if i := junk(c.path); i >= 0 && !c.tracked && !s.named(c.path, i) {

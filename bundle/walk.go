@@ -204,7 +204,7 @@ func (s *scanner) walkFolder(ctx context.Context, folder string, ignores []*igno
 			continue
 		}
 		switch {
-		case isGit(p), matchUp(p, s.exclude.Match), rules.enter != nil && !rules.enter(p):
+		case isGit(p), s.excluded(p), rules.enter != nil && !rules.enter(p):
 			continue
 		case rules.ignore && ignored(ignores, p, true):
 			continue
