@@ -16,12 +16,17 @@ func (s *session) readControl() {
 	c, read := s.st.control, s.st.controlAt
 	s.st.mu.Unlock()
 	s.adopt(c, read) // as the stay has just read it
-	due := read.Add(wire.ControlEvery)
+	last, failed := read, false
 	for {
+		now := time.Now()
 		s.mu.Lock()
+		due := last.Add(controlEvery(now, s.idleSince, len(s.held) > 0))
 		poke, ch := s.poke, s.changed
 		s.mu.Unlock()
-		if now := time.Now(); !poke && now.Before(due) {
+		if failed {
+			due, poke = last.Add(time.Second), false
+		}
+		if !poke && now.Before(due) {
 			if !wait(s.ctx, due, ch) {
 				return
 			}
@@ -31,18 +36,27 @@ func (s *session) readControl() {
 		s.poke = false
 		s.mu.Unlock()
 		begun := time.Now()
-		due = begun.Add(wire.ControlEvery)
+		last, failed = begun, false
 		c, err := s.st.readControl(s.ctx)
 		switch {
 		case s.ctx.Err() != nil:
 			return
 		case err != nil:
 			s.log.Warn("cannot read what the coordinator says", "err", err)
-			due = time.Now().Add(time.Second)
+			last, failed = time.Now(), true
 		default:
 			s.adopt(c, begun)
 		}
 	}
+}
+
+// controlEvery is how often Control is read: more often where it is likely to
+// say soon that there is nothing more to do, as waiting costs money.
+func controlEvery(now, idleSince time.Time, busy bool) time.Duration {
+	if !busy && !idleSince.IsZero() && now.Sub(idleSince) < 15*time.Second {
+		return time.Second
+	}
+	return wire.ControlEvery
 }
 
 // readControl reads Control once.

@@ -2,7 +2,10 @@ package machine
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -15,6 +18,8 @@ func deadline(ctx context.Context, file string, off func()) {
 	for {
 		if t, ok := readDeadline(file); ok {
 			at = t
+		} else if _, err := os.Stat(filepath.Dir(file)); errors.Is(err, fs.ErrNotExist) {
+			return
 		}
 		next := time.Now().Add(2 * time.Second)
 		if !at.IsZero() && !time.Now().Before(at) {

@@ -21,6 +21,9 @@ import (
 // EC2 is a machine rented from EC2: what its metadata service says, its system
 // timers and its power switch.
 type EC2 struct {
+	// Path is where the process that watches the time finds programs.
+	Path string
+
 	meta *metadata
 	dir  string
 	exe  string
@@ -36,7 +39,7 @@ type EC2 struct {
 // NewEC2 makes the host. endpoint is that of the metadata service ("": EC2's),
 // dir the machine's own folder, exe this program.
 func NewEC2(endpoint, dir, exe string, log *slog.Logger) *EC2 {
-	h := &EC2{meta: newMetadata(endpoint), dir: dir, exe: exe, log: log}
+	h := &EC2{meta: newMetadata(endpoint), dir: dir, exe: exe, log: log, Path: systemPath}
 	h.cpu, _ = readCPU("/proc/stat")
 	return h
 }
@@ -110,8 +113,8 @@ func (h *EC2) tellWatcher(at time.Time) error {
 	// A session of its own, and nothing in its environment by which it could be
 	// taken for a task.
 	proc, err := os.StartProcess(h.exe, []string{"cj-deadline", "__deadline", file}, &os.ProcAttr{
-		Dir: "/", Env: []string{"PATH=" + systemPath, "GOMAXPROCS=1", "GOMEMLIMIT=16MiB"},
-		Files: []*os.File{null, os.Stderr, os.Stderr}, Sys: &syscall.SysProcAttr{Setsid: true},
+		Dir: "/", Env: []string{"PATH=" + h.Path, "GOMAXPROCS=1", "GOMEMLIMIT=16MiB"},
+		Files: []*os.File{null, null, null}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
 		return fmt.Errorf("start the process that watches the time: %w", err)
@@ -175,7 +178,8 @@ func command(name string, args ...string) error {
 
 // Deadline is the whole life of the process that watches the time: it powers
 // the machine off when the time in the file has passed. A file that cannot be
-// read says what it said last.
+// read says what it said last; without its folder this is no machine any more,
+// and nothing to end.
 func Deadline(file string, log *slog.Logger) {
 	deadline(context.Background(), file, func() {
 		log.Error("the time has passed: power off")

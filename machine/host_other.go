@@ -12,7 +12,7 @@ import (
 )
 
 // EC2 stands in for the rented machine on systems that are none.
-type EC2 struct{}
+type EC2 struct{ Path string }
 
 var errSystem = errors.New("rented machines run Linux")
 

@@ -164,6 +164,7 @@ func TestArmWithoutSystemd(t *testing.T) {
 	}
 	dir := t.TempDir()
 	h := NewEC2("", dir, exe, slog.New(slog.DiscardHandler))
+	h.Path = os.Getenv("PATH")
 	if err := h.Arm(time.Now().Add(-time.Second)); err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +203,10 @@ func TestPowerOff(t *testing.T) {
 
 func TestDeadline(t *testing.T) {
 	t.Parallel()
-	file := filepath.Join(t.TempDir(), "deadline")
+	file := filepath.Join(t.TempDir(), "machine", "deadline")
+	if err := os.Mkdir(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	synctest.Test(t, func(t *testing.T) {
 		set := func(at time.Time) {
 			if err := os.WriteFile(file, fmt.Appendln(nil, at.Unix()), 0o600); err != nil {
@@ -227,6 +231,10 @@ func TestDeadline(t *testing.T) {
 		time.Sleep(10*time.Minute + 40*time.Second)
 		cancel()
 		<-over
+		if err := os.Remove(filepath.Dir(file)); err != nil { // no machine is left: it ends by itself
+			t.Fatal(err)
+		}
+		deadline(t.Context(), file, func() { t.Error("it powered off what is no machine") })
 		if len(offs) != 2 || offs[0] < 2*time.Hour || offs[0] > 2*time.Hour+3*time.Second {
 			t.Errorf("it powered off after %v", offs)
 		}

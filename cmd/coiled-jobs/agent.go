@@ -98,6 +98,7 @@ func runAgent(ctx context.Context, o *agentOptions, stderr io.Writer) error {
 		return fmt.Errorf("find this program on disk: %w", err)
 	}
 	host := machine.NewEC2(os.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT"), o.dir, exe, log)
+	host.Path = os.Getenv("PATH")
 	if os.Getenv("AWS_REGION") == "" {
 		ask, cancel := context.WithTimeout(ctx, 10*time.Second)
 		region, err := host.Region(ask)
