@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +31,30 @@ type fakeMachines struct {
 	*cloudtest.Fleet
 	launch func(cloud.MachineSpec) (Launch, error) // nil: nothing is asked
 	cloud  *fakeCloud
+	dead   *atomic.Bool // the process that opened them was killed
+}
+
+var errKilled = errors.New("this process was killed")
+
+func (f fakeMachines) alive() error {
+	if f.dead != nil && f.dead.Load() {
+		return errKilled
+	}
+	return nil
+}
+
+func (f fakeMachines) List(ctx context.Context, run string) ([]cloud.Machine, error) {
+	if err := f.alive(); err != nil {
+		return nil, err
+	}
+	return f.Fleet.List(ctx, run)
+}
+
+func (f fakeMachines) Terminate(ctx context.Context, ids ...string) error {
+	if err := f.alive(); err != nil {
+		return err
+	}
+	return f.Fleet.Terminate(ctx, ids...)
 }
 
 func newFakeMachines(r *cloudtest.Region, zones ...string) fakeMachines {
@@ -36,6 +62,9 @@ func newFakeMachines(r *cloudtest.Region, zones ...string) fakeMachines {
 }
 
 func (f fakeMachines) Launch(ctx context.Context, spec cloud.MachineSpec) ([]cloud.Machine, error) {
+	if err := f.alive(); err != nil {
+		return nil, err
+	}
 	if f.launch != nil {
 		l, err := f.launch(spec)
 		if err != nil {
@@ -99,10 +128,24 @@ type fakeQueue struct {
 
 func (q *fakeQueue) URL() string { return q.url }
 
-// process is a store of somebody with a life of his own: kill ends it.
-func (c *fakeCloud) process() (store cloud.Store, kill func()) {
+// process is an engine in a process of its own, which kill ends.
+func (c *fakeCloud) process(environ ...string) (e *Engine, kill func()) {
 	p := c.memory.Process()
-	return &bucket{p, c.store.url}, p.Kill
+	dead := &atomic.Bool{}
+	e = c.engine(environ...)
+	e.Store, e.AWS = &bucket{p, c.store.url}, c.aws(dead)
+	return e, func() {
+		dead.Store(true)
+		p.Kill()
+	}
+}
+
+// bury ends what is left in this process of a run whose process was killed.
+func bury(t *testing.T, h *Handle) {
+	t.Cleanup(func() {
+		h.session.cancel(errKilled)
+		<-h.session.done
+	})
 }
 
 // newCloud makes a cloud. At the end of the test nothing is left of it.
@@ -235,13 +278,13 @@ func (q closing) Close() error {
 	return q.fakeQueue.Close()
 }
 
-func (c *fakeCloud) aws() *AWS {
+func (c *fakeCloud) aws(dead *atomic.Bool) *AWS {
 	return &AWS{
 		Region:       "east-1",
 		BucketRegion: func(context.Context, string) (string, error) { return "east-1", nil },
 		Machines: func(_ context.Context, region, _ string, _ cloud.Store, launch func(cloud.MachineSpec) (Launch, error)) (Machines, error) {
 			m := newFakeMachines(c.region, region+"a")
-			m.launch, m.cloud = launch, c
+			m.launch, m.cloud, m.dead = launch, c, dead
 			return m, nil
 		},
 		OpenQueue: func(_ context.Context, region, run, name string) (Queue, error) {
@@ -290,7 +333,7 @@ func (c *fakeCloud) aws() *AWS {
 // engine is an engine of somebody with a state folder of his own.
 func (c *fakeCloud) engine(environ ...string) *Engine {
 	return &Engine{Store: c.store, StateDir: c.t.TempDir(), Owner: "tester@here", Version: "test", Stderr: io.Discard,
-		Environ: append([]string{"PATH=" + os.Getenv("PATH")}, environ...), AWS: c.aws(),
+		Environ: append([]string{"PATH=" + os.Getenv("PATH")}, environ...), AWS: c.aws(nil),
 		OpenStore: func(string) (cloud.Store, error) { return c.store, nil }}
 }
 
