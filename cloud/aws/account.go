@@ -131,6 +131,15 @@ func DefaultStore(ctx context.Context, region string) (*Store, error) {
 	return OpenStore(ctx, bucketURL(bucket, ""))
 }
 
+// expectedOwner makes Amazon refuse what is asked of a bucket that belongs to
+// somebody else. Other servers have owners of their own sort.
+func expectedOwner(c *s3.Client, a Account) *string {
+	if e := c.Options().BaseEndpoint; e != nil && !isAmazon(*e) {
+		return nil
+	}
+	return &a.ID
+}
+
 // bucketThere says whether an account has a bucket. A bucket of another
 // account, or one that we may not look at, is an error.
 func bucketThere(ctx context.Context, cfg aws.Config, a Account, bucket string) (bool, error) {
@@ -138,7 +147,7 @@ func bucketThere(ctx context.Context, cfg aws.Config, a Account, bucket string) 
 	resource := bucketURL(bucket, "")
 	var status int
 	err := again(ctx, adminPatience, passing, func(ctx context.Context) error {
-		_, err := client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &bucket, ExpectedBucketOwner: &a.ID})
+		_, err := client.HeadBucket(ctx, &s3.HeadBucketInput{Bucket: &bucket, ExpectedBucketOwner: expectedOwner(client, a)})
 		status = statusOf(err)
 		return mapError(ctx, "look at", resource, err)
 	})

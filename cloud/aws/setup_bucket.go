@@ -30,7 +30,11 @@ func (x *admin) planBucket(ctx context.Context, s *Setup) error {
 			if err := x.createBucket(ctx, s.Bucket); err != nil {
 				return err
 			}
-			return x.fixBucket(ctx, s.Bucket, bucketState{})
+			state, err := x.bucketState(ctx, s.Bucket)
+			if err != nil {
+				return err
+			}
+			return x.fixBucket(ctx, s.Bucket, state)
 		})
 		return nil
 	}
@@ -65,6 +69,9 @@ func (x *admin) createBucket(ctx context.Context, bucket string) error {
 	return err
 }
 
+// notImplemented is what a server says of a setting that it does not have.
+const notImplemented = "NotImplemented"
+
 // bucketState is how a bucket is set.
 type bucketState struct {
 	private, encrypted, uploads bool
@@ -89,40 +96,46 @@ func (x *admin) bucketState(ctx context.Context, bucket string) (bucketState, er
 	var b bucketState
 	resource := bucketURL(bucket, "")
 	// Each of these answers with an error of its own where nothing is set.
-	unset := func(err error, codes ...string) error {
-		if isCode(err, codes...) {
+	// Servers other than Amazon's may not know the setting: there is nothing to
+	// do about it.
+	unset := func(err error, has *bool, code string) error {
+		if isCode(err, notImplemented) {
+			*has = true
+			return nil
+		}
+		if isCode(err, code) {
 			return nil
 		}
 		return err
 	}
 	err := x.call(ctx, "look at", resource, "s3:GetBucketPublicAccessBlock", func(ctx context.Context) error {
-		out, err := x.s3.GetPublicAccessBlock(ctx, &s3.GetPublicAccessBlockInput{Bucket: &bucket, ExpectedBucketOwner: &x.a.ID})
+		out, err := x.s3.GetPublicAccessBlock(ctx, &s3.GetPublicAccessBlockInput{Bucket: &bucket, ExpectedBucketOwner: expectedOwner(x.s3, x.a)})
 		if c := (types.PublicAccessBlockConfiguration{}); err == nil && out.PublicAccessBlockConfiguration != nil {
 			c = *out.PublicAccessBlockConfiguration
 			b.private = aws.ToBool(c.BlockPublicAcls) && aws.ToBool(c.BlockPublicPolicy) && aws.ToBool(c.IgnorePublicAcls) && aws.ToBool(c.RestrictPublicBuckets)
 		}
-		return unset(err, "NoSuchPublicAccessBlockConfiguration")
+		return unset(err, &b.private, "NoSuchPublicAccessBlockConfiguration")
 	})
 	if err != nil {
 		return b, err
 	}
 	err = x.call(ctx, "look at", resource, "s3:GetEncryptionConfiguration", func(ctx context.Context) error {
-		out, err := x.s3.GetBucketEncryption(ctx, &s3.GetBucketEncryptionInput{Bucket: &bucket, ExpectedBucketOwner: &x.a.ID})
+		out, err := x.s3.GetBucketEncryption(ctx, &s3.GetBucketEncryptionInput{Bucket: &bucket, ExpectedBucketOwner: expectedOwner(x.s3, x.a)})
 		b.encrypted = err == nil && out.ServerSideEncryptionConfiguration != nil && len(out.ServerSideEncryptionConfiguration.Rules) > 0
-		return unset(err, "ServerSideEncryptionConfigurationNotFoundError")
+		return unset(err, &b.encrypted, "ServerSideEncryptionConfigurationNotFoundError")
 	})
 	if err != nil {
 		return b, err
 	}
 	err = x.call(ctx, "look at", resource, "s3:GetLifecycleConfiguration", func(ctx context.Context) error {
-		out, err := x.s3.GetBucketLifecycleConfiguration(ctx, &s3.GetBucketLifecycleConfigurationInput{Bucket: &bucket, ExpectedBucketOwner: &x.a.ID})
+		out, err := x.s3.GetBucketLifecycleConfiguration(ctx, &s3.GetBucketLifecycleConfigurationInput{Bucket: &bucket, ExpectedBucketOwner: expectedOwner(x.s3, x.a)})
 		if err == nil {
 			b.rules = out.Rules
 			b.uploads = slices.ContainsFunc(out.Rules, func(r types.LifecycleRule) bool {
 				return aws.ToString(r.ID) == uploadsRule && r.Status == types.ExpirationStatusEnabled
 			})
 		}
-		return unset(err, "NoSuchLifecycleConfiguration")
+		return unset(err, &b.uploads, "NoSuchLifecycleConfiguration")
 	})
 	return b, err
 }
@@ -132,7 +145,7 @@ func (x *admin) fixBucket(ctx context.Context, bucket string, b bucketState) err
 	resource := bucketURL(bucket, "")
 	if !b.private {
 		err := x.call(ctx, "block public access to", resource, "s3:PutBucketPublicAccessBlock", func(ctx context.Context) error {
-			_, err := x.s3.PutPublicAccessBlock(ctx, &s3.PutPublicAccessBlockInput{Bucket: &bucket, ExpectedBucketOwner: &x.a.ID,
+			_, err := x.s3.PutPublicAccessBlock(ctx, &s3.PutPublicAccessBlockInput{Bucket: &bucket, ExpectedBucketOwner: expectedOwner(x.s3, x.a),
 				PublicAccessBlockConfiguration: &types.PublicAccessBlockConfiguration{BlockPublicAcls: aws.Bool(true), BlockPublicPolicy: aws.Bool(true),
 					IgnorePublicAcls: aws.Bool(true), RestrictPublicBuckets: aws.Bool(true)}})
 			return err
@@ -143,7 +156,7 @@ func (x *admin) fixBucket(ctx context.Context, bucket string, b bucketState) err
 	}
 	if !b.encrypted {
 		err := x.call(ctx, "encrypt", resource, "s3:PutEncryptionConfiguration", func(ctx context.Context) error {
-			_, err := x.s3.PutBucketEncryption(ctx, &s3.PutBucketEncryptionInput{Bucket: &bucket, ExpectedBucketOwner: &x.a.ID,
+			_, err := x.s3.PutBucketEncryption(ctx, &s3.PutBucketEncryptionInput{Bucket: &bucket, ExpectedBucketOwner: expectedOwner(x.s3, x.a),
 				ServerSideEncryptionConfiguration: &types.ServerSideEncryptionConfiguration{Rules: []types.ServerSideEncryptionRule{{
 					ApplyServerSideEncryptionByDefault: &types.ServerSideEncryptionByDefault{SSEAlgorithm: types.ServerSideEncryptionAes256}}}}})
 			return err
@@ -159,7 +172,7 @@ func (x *admin) fixBucket(ctx context.Context, bucket string, b bucketState) err
 		types.LifecycleRule{ID: aws.String(uploadsRule), Status: types.ExpirationStatusEnabled, Filter: &types.LifecycleRuleFilter{Prefix: aws.String("")},
 			AbortIncompleteMultipartUpload: &types.AbortIncompleteMultipartUpload{DaysAfterInitiation: aws.Int32(1)}})
 	return x.call(ctx, "set the lifecycle of", resource, "s3:PutLifecycleConfiguration", func(ctx context.Context) error {
-		_, err := x.s3.PutBucketLifecycleConfiguration(ctx, &s3.PutBucketLifecycleConfigurationInput{Bucket: &bucket, ExpectedBucketOwner: &x.a.ID,
+		_, err := x.s3.PutBucketLifecycleConfiguration(ctx, &s3.PutBucketLifecycleConfigurationInput{Bucket: &bucket, ExpectedBucketOwner: expectedOwner(x.s3, x.a),
 			LifecycleConfiguration: &types.BucketLifecycleConfiguration{Rules: rules}})
 		return err
 	})
@@ -220,7 +233,7 @@ func (x *admin) planBucketRemoval(ctx context.Context, s *Setup, withData bool) 
 func (x *admin) versions(ctx context.Context, bucket string) ([]types.ObjectIdentifier, error) {
 	var list []types.ObjectIdentifier
 	err := x.call(ctx, "list", bucketURL(bucket, ""), "s3:ListBucketVersions", func(ctx context.Context) error {
-		out, err := x.s3.ListObjectVersions(ctx, &s3.ListObjectVersionsInput{Bucket: &bucket, ExpectedBucketOwner: &x.a.ID})
+		out, err := x.s3.ListObjectVersions(ctx, &s3.ListObjectVersionsInput{Bucket: &bucket, ExpectedBucketOwner: expectedOwner(x.s3, x.a)})
 		if err != nil {
 			return err
 		}
@@ -247,7 +260,7 @@ func (x *admin) deleteBucket(ctx context.Context, bucket string) error {
 		}
 		var out *s3.DeleteObjectsOutput
 		err = x.call(ctx, "empty", bucketURL(bucket, ""), "s3:DeleteObject and s3:DeleteObjectVersion", func(ctx context.Context) (err error) {
-			out, err = x.s3.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: &bucket, ExpectedBucketOwner: &x.a.ID,
+			out, err = x.s3.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: &bucket, ExpectedBucketOwner: expectedOwner(x.s3, x.a),
 				Delete: &types.Delete{Objects: list, Quiet: aws.Bool(true)}})
 			return err
 		})
@@ -261,7 +274,7 @@ func (x *admin) deleteBucket(ctx context.Context, bucket string) error {
 		}
 	}
 	err := x.call(ctx, "delete", bucketURL(bucket, ""), "s3:DeleteBucket", func(ctx context.Context) error {
-		_, err := x.s3.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: &bucket, ExpectedBucketOwner: &x.a.ID})
+		_, err := x.s3.DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: &bucket, ExpectedBucketOwner: expectedOwner(x.s3, x.a)})
 		return err
 	})
 	if isCode(err, "NoSuchBucket") {

@@ -3,6 +3,8 @@ package aws
 import (
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
 	"github.com/coiled-jobs/coiled-jobs/internal/motoserver"
 	"github.com/coiled-jobs/coiled-jobs/internal/s3server"
 )
@@ -10,10 +12,10 @@ import (
 // A server for S3 that leaves out some settings of buckets is set up all the
 // same, looked at, and taken back.
 func TestSetupWithAnotherS3(t *testing.T) {
-	s3 := s3server.Start(t)
-	s3.Setenv(t)
-	motoserver.Start(t, motoserver.Options{}).Setenv(t)
-	t.Setenv("AWS_ENDPOINT_URL_S3", s3.URL)
+	server := motoserver.Start(t, motoserver.Options{})
+	other := s3server.Start(t)
+	server.Setenv(t)
+	t.Setenv("AWS_ENDPOINT_URL_S3", other.URL)
 	ctx := t.Context()
 	for range 2 {
 		s, err := PlanSetup(ctx, SetupOptions{})
@@ -50,6 +52,24 @@ func TestSetupWithAnotherS3(t *testing.T) {
 		}
 		if err := p.Do(ctx, nil); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// Amazon is told whose bucket it must be; other servers have owners of their
+// own sort.
+func TestExpectedOwner(t *testing.T) {
+	t.Parallel()
+	a := Account{ID: "111122223333"}
+	for endpoint, want := range map[string]bool{"": true, "https://s3.us-east-1.amazonaws.com": true, "https://vpce-1.s3.us-east-1.vpce.amazonaws.com": true,
+		"http://127.0.0.1:9000": false, "https://amazonaws.com.evil.example": false} {
+		c := s3.New(s3.Options{Region: "us-east-1"}, func(o *s3.Options) {
+			if endpoint != "" {
+				o.BaseEndpoint = &endpoint
+			}
+		})
+		if got := expectedOwner(c, a); (got != nil) != want || got != nil && *got != a.ID {
+			t.Errorf("%q: %v", endpoint, got)
 		}
 	}
 }
