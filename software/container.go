@@ -62,9 +62,7 @@ func (e *ensurer) container(ctx context.Context) (*Container, error) {
 	if err := os.MkdirAll(e.c.Root, 0o755); err != nil {
 		return nil, fmt.Errorf("software: %w", err)
 	}
-	quiet := *e
-	quiet.c.Log = func(string) {}
-	_ = quiet.exec(ctx, command{what: "remove an old container", dir: "/", argv: []string{engine, "rm", "-f", box.Name}}) // mostly there is none
+	_, _ = e.output(ctx, command{what: "remove an old container", dir: "/", argv: []string{engine, "rm", "-f", box.Name}}) // mostly there is none
 	argv := []string{engine, "run", "--detach", "--name", box.Name, "--network", "host", "--entrypoint", e.c.Exe, "--user", "0",
 		"--volume", e.c.Exe + ":" + e.c.Exe + ":ro"}
 	if e.nvidia() {
@@ -130,9 +128,7 @@ func (e *ensurer) engine(ctx context.Context) (string, error) {
 
 // inspect reads what is known of a running container.
 func (e *ensurer) inspect(ctx context.Context, box *Container) error {
-	quiet := *e
-	quiet.c.Log = func(string) {}
-	out, err := quiet.output(ctx, command{what: "look at the container", dir: "/",
+	out, err := e.output(ctx, command{what: "look at the container", dir: "/",
 		argv: []string{box.Engine, "inspect", "--format", `{"pid":{{.State.Pid}},"image":{{json .Image}},"env":{{json .Config.Env}}}`, box.Name}})
 	if err != nil {
 		return err
@@ -155,6 +151,7 @@ func (e *ensurer) inspect(ctx context.Context, box *Container) error {
 
 // Remove ends a container.
 func (c *Container) Remove(ctx context.Context, env []string) error {
-	e := &ensurer{c: Config{Env: env, Dir: "/", Log: func(string) {}}}
-	return e.exec(ctx, command{what: "remove the container", dir: "/", argv: []string{c.Engine, "rm", "-f", c.Name}})
+	e := &ensurer{c: Config{Env: env}}
+	_, err := e.output(ctx, command{what: "remove the container", dir: "/", argv: []string{c.Engine, "rm", "-f", c.Name}})
+	return err
 }

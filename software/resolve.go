@@ -303,13 +303,14 @@ func (n *needs) readRequirements(dir, p string, depth int) error {
 		}
 		what, _, _ = strings.Cut(what, ";")
 		what = strings.TrimSpace(what)
-		if rest, ok := strings.CutPrefix(what, "file:"); ok {
+		rest, isPath := strings.CutPrefix(what, "file:")
+		if isPath {
 			what = rest
 		}
 		if i := strings.IndexByte(what, '['); i > 0 {
 			what = what[:i] // extras
 		}
-		if !editable && !strings.ContainsAny(what, "/\\") && what != "." && !strings.HasSuffix(what, ".whl") {
+		if !editable && !isPath && !strings.ContainsAny(what, "/\\") && what != "." && !strings.HasSuffix(what, ".whl") {
 			continue // a name
 		}
 		if strings.Contains(what, "://") || path.IsAbs(what) {

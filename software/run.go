@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -23,27 +23,13 @@ const (
 	tailBytes = 4 << 10
 )
 
-// exec runs a program and its children. What it prints goes to the log; the
-// last lines of it become part of the error.
-func (e *ensurer) exec(ctx context.Context, c command) error {
-	_, err := e.output(ctx, c)
-	return err
-}
-
-// output is exec, and gives what was printed to standard output.
-func (e *ensurer) output(ctx context.Context, c command) (string, error) {
-	e.c.Log("software: " + c.what)
-	fail := func(err error, output string) error {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return &InstallError{What: c.what, Output: output, Err: err}
-	}
+// prepare makes a command in the environment of whatever installs.
+func (e *ensurer) prepare(ctx context.Context, c command) (*exec.Cmd, error) {
 	name := c.argv[0]
 	if !strings.Contains(name, "/") {
 		p, err := e.look(name)
 		if err != nil {
-			return "", fail(err, "")
+			return nil, err
 		}
 		name = p
 	}
@@ -54,47 +40,109 @@ func (e *ensurer) output(ctx context.Context, c command) (string, error) {
 		cmd.Dir = e.c.Dir
 	}
 	cmd.Env = append(append([]string{}, e.c.Env...), c.env...)
-	var out bytes.Buffer
-	tail := &lineTail{log: e.c.Log, keep: &out}
-	cmd.Stdout, cmd.Stderr = tail.stdout(), tail
 	ownGroup(cmd)
-	cmd.WaitDelay = 5 * time.Second
-	err := cmd.Run()
-	tail.flush()
-	killGroup(cmd) // a daemon that a script left must not hold the machine
+	return cmd, nil
+}
+
+// failed is the error of a command.
+func failed(ctx context.Context, c command, err error, output string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return &InstallError{What: c.what, Output: output, Err: err}
+}
+
+// exec runs a program. What it prints goes to the log; the last lines of it
+// become part of the error. What it leaves running in the background, as a
+// set-up script may, goes on: so it prints to a file, not to a pipe that
+// would be waited for, or break.
+func (e *ensurer) exec(ctx context.Context, c command) error {
+	e.c.Log("software: " + c.what)
+	cmd, err := e.prepare(ctx, c)
 	if err != nil {
-		return "", fail(fmt.Errorf("%s: %w", c.argv[0], err), tail.last())
+		return failed(ctx, c, err, "")
+	}
+	out, err := os.CreateTemp("", "coiled-jobs-install-")
+	if err != nil {
+		return fmt.Errorf("software: %w", err)
+	}
+	defer func() { _ = out.Close() }()
+	if err := os.Remove(out.Name()); err != nil {
+		return fmt.Errorf("software: %w", err)
+	}
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := cmd.Start(); err != nil {
+		return failed(ctx, c, err, "")
+	}
+	tail := &lineTail{log: e.c.Log}
+	ended, read := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(read)
+		tail.follow(out, ended)
+	}()
+	err = cmd.Wait()
+	close(ended)
+	<-read
+	if err != nil {
+		killGroup(cmd)
+		return failed(ctx, c, fmt.Errorf("%s: %w", c.argv[0], err), tail.last())
+	}
+	return nil
+}
+
+// output runs a program quietly and gives what it printed.
+func (e *ensurer) output(ctx context.Context, c command) (string, error) {
+	cmd, err := e.prepare(ctx, c)
+	if err != nil {
+		return "", failed(ctx, c, err, "")
+	}
+	var out, problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	cmd.WaitDelay = 5 * time.Second
+	err = cmd.Run()
+	killGroup(cmd)
+	if err != nil {
+		tail := &lineTail{log: func(string) {}}
+		tail.add(problems.Bytes())
+		tail.flush()
+		return "", failed(ctx, c, fmt.Errorf("%s: %w", c.argv[0], err), tail.last())
 	}
 	return strings.TrimSpace(out.String()), nil
 }
 
 // lineTail hands lines to a log and keeps the last of them.
 type lineTail struct {
-	mu    sync.Mutex
 	log   func(string)
 	part  []byte
 	lines []string
-	keep  *bytes.Buffer
 }
 
-// stdout is a writer for standard output, which is kept as a whole, within
-// bounds.
-func (t *lineTail) stdout() *tailStdout { return &tailStdout{t} }
-
-type tailStdout struct{ t *lineTail }
-
-func (s *tailStdout) Write(p []byte) (int, error) {
-	s.t.mu.Lock()
-	if room := 64<<10 - s.t.keep.Len(); room > 0 {
-		s.t.keep.Write(p[:min(room, len(p))])
+// follow reads a file that grows until it has ended.
+func (t *lineTail) follow(f *os.File, ended <-chan struct{}) {
+	buf := make([]byte, 32<<10)
+	var at int64
+	for last := false; ; {
+		for {
+			n, err := f.ReadAt(buf, at)
+			at += int64(n)
+			t.add(buf[:n])
+			if err != nil || n == 0 {
+				break // the end, for now
+			}
+		}
+		if last {
+			t.flush()
+			return
+		}
+		select {
+		case <-ended:
+			last = true
+		case <-time.After(200 * time.Millisecond):
+		}
 	}
-	s.t.mu.Unlock()
-	return s.t.Write(p)
 }
 
-func (t *lineTail) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (t *lineTail) add(p []byte) {
 	t.part = append(t.part, p...)
 	for {
 		i := bytes.IndexAny(t.part, "\r\n")
@@ -108,7 +156,6 @@ func (t *lineTail) Write(p []byte) (int, error) {
 		t.line(string(t.part))
 		t.part = t.part[:0]
 	}
-	return len(p), nil
 }
 
 func (t *lineTail) line(s string) {
@@ -123,16 +170,12 @@ func (t *lineTail) line(s string) {
 }
 
 func (t *lineTail) flush() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.line(string(t.part))
 	t.part = nil
 }
 
 // last is the last lines, as valid text.
 func (t *lineTail) last() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	lines := t.lines
 	if len(lines) > tailLines {
 		lines = lines[len(lines)-tailLines:]

@@ -22,10 +22,8 @@ func (e *ensurer) hasPackages(ctx context.Context) bool {
 	if _, err := e.look("apt-get"); err != nil {
 		return false
 	}
-	quiet := *e
-	quiet.c.Log = func(string) {}
 	for _, name := range e.n.apt {
-		out, err := quiet.output(ctx, command{what: "look for " + name, dir: "/", argv: []string{"dpkg-query", "-W", "-f", "${Status}", "--", name}})
+		out, err := e.output(ctx, command{what: "look for " + name, dir: "/", argv: []string{"dpkg-query", "-W", "-f", "${Status}", "--", name}})
 		if err != nil || out != "install ok installed" {
 			return false
 		}
