@@ -289,6 +289,7 @@ func (e *Engine) summary(ctx context.Context, store cloud.Store, run string) (Ru
 		return s, err
 	}
 	s.Status, s.Started, s.Finished, s.Seconds = string(r.Status), r.Started, r.Finished, r.Seconds
+	s.CostUSD = r.CostUSD
 	s.Tasks, s.Failed = 0, 0
 	for _, f := range r.Functions {
 		s.Tasks += f.Tasks

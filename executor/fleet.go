@@ -31,7 +31,9 @@ func (r *fleetRecord) machine(m task.Machine) {
 		if !old.Ended.IsZero() && m.Joined.After(old.Ended) {
 			break
 		}
-		*old = m
+		if old.Ended.IsZero() || !m.Ended.IsZero() { // else they came in the wrong order
+			*old = m
+		}
 		return
 	}
 	r.machines = append(r.machines, m)

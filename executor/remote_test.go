@@ -288,6 +288,7 @@ func TestBill(t *testing.T) {
 	r.machine(task.Machine{ID: "i-1", Price: 3.6, Slots: 2, Joined: at(0)}) // 0.1 cents a second
 	r.machine(task.Machine{ID: "i-2", Price: 3.6, Joined: at(0), Ended: at(10), Why: "lost"})
 	r.machine(task.Machine{ID: "i-1", Price: 3.6, Slots: 2, Joined: at(0), Ended: at(100)})
+	r.machine(task.Machine{ID: "i-2", Price: 3.6, Joined: at(0)})             // late
 	r.machine(task.Machine{ID: "i-1", Price: 3.6, Slots: 2, Joined: at(200)}) // it came back
 	r.worked("i-1", "a", 120)
 	r.worked("i-1", "b", 80)
