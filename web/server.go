@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/engine"
 	"github.com/coiled-jobs/coiled-jobs/schedule"
 )
@@ -26,10 +27,15 @@ type Server struct {
 	cfg   Config
 	guard *guard
 	mux   *http.ServeMux
+	hub   *hub
 
 	mu    sync.Mutex
 	beats map[string]time.Time // what is alive: "schedules" after each round
 }
+
+// lookEvery is how often a run is looked at that somebody watches, where that
+// costs next to nothing.
+const lookEvery = 250 * time.Millisecond
 
 // New makes the page's handler.
 func New(cfg Config) *Server {
@@ -37,7 +43,9 @@ func New(cfg Config) *Server {
 	_, _ = rand.Read(key) // never fails
 	s := &Server{cfg: cfg, mux: http.NewServeMux(), beats: map[string]time.Time{}}
 	s.guard = &guard{token: cfg.Token, key: key, hosts: cfg.Hosts, next: s.mux}
+	s.hub = newHub(func() cloud.Store { return cfg.Engine.Store }, cfg.Engine.PollEvery(lookEvery))
 	s.mux.HandleFunc("GET /healthz", s.health)
+	s.apiRoutes()
 	return s
 }
 
