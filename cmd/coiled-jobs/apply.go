@@ -181,6 +181,9 @@ func runApply(ctx context.Context, o *applyOptions) error {
 	if o.detach {
 		return a.detached(h, o.json)
 	}
+	if p.Pipeline.Cloud == "aws" {
+		defer a.sweepQuietly(ctx, e)()
+	}
 	o.noOutputs = true
 	for _, f := range p.Pipeline.Functions {
 		o.noOutputs = o.noOutputs && len(f.Outputs) == 0

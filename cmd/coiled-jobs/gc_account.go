@@ -58,13 +58,14 @@ func (o *gcOptions) gcAccount(ctx context.Context, e *engine.Engine) (left []aws
 	return left, lines, errors.Join(errs...)
 }
 
-func (o *gcOptions) gcRegion(ctx context.Context, e *engine.Engine, region string) (left []aws.Leftover, lines []string, err error) {
-	j := o.app.newJudge(ctx, e, region)
+// sweep finds and removes what runs left in a region. What it saw is kept in
+// the bucket, so that whoever sweeps next sees it for the second time.
+func (a *app) sweep(ctx context.Context, j *judge, region string, now, dry bool) ([]aws.Leftover, error) {
 	notes := j.bucket()
 	if notes == nil {
-		// Without a bucket what was seen is remembered here.
-		if notes, err = local.OpenStore(filepath.Join(e.StateDir, "gc")); err != nil {
-			return nil, nil, err
+		var err error
+		if notes, err = local.OpenStore(filepath.Join(j.e.StateDir, "gc")); err != nil {
+			return nil, err
 		}
 	}
 	key := "gc/marks-" + region + ".json"
@@ -74,22 +75,51 @@ func (o *gcOptions) gcRegion(ctx context.Context, e *engine.Engine, region strin
 		err = json.Unmarshal(b, &marks)
 	}
 	if err != nil && cloud.KindOf(err) != cloud.KindNotFound {
-		return nil, nil, fmt.Errorf("read what gc saw before: %w", err)
+		return nil, fmt.Errorf("read what gc saw before: %w", err)
 	}
 	s, err := aws.OpenSweeper(ctx, region)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	had := len(marks) > 0
-	left, err = s.Sweep(ctx, aws.SweepOptions{Over: j.over, Marks: marks, Now: o.now, Dry: o.dryRun})
-	errs := []error{err}
-	if !o.dryRun && (had || len(marks) > 0) {
-		b, err := json.Marshal(marks)
-		if err == nil {
-			err = notes.Put(ctx, key, b)
-		}
-		errs = append(errs, err)
+	left, err := s.Sweep(ctx, aws.SweepOptions{Over: j.over, Marks: marks, Now: now, Dry: dry})
+	if dry || !had && len(marks) == 0 {
+		return left, err
 	}
+	b, merr := json.Marshal(marks)
+	if merr == nil {
+		merr = notes.Put(ctx, key, b)
+	}
+	return left, errors.Join(err, merr)
+}
+
+// sweepQuietly sweeps beside a run that has begun: nobody has to remember to.
+// What goes wrong is for gc to tell. The run is not held up: the returned
+// function ends the sweep and waits for it.
+func (a *app) sweepQuietly(ctx context.Context, e *engine.Engine) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		regions, err := regionsOf(ctx, e, "")
+		if err != nil {
+			return
+		}
+		for _, region := range regions {
+			if region == "" || ctx.Err() != nil {
+				continue
+			}
+			j := &judge{a: a, e: e, now: time.Now(), stores: []cloud.Store{e.Store}, runs: map[string]verdict{}}
+			_, _ = a.sweep(ctx, j, region, false, false)
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+func (o *gcOptions) gcRegion(ctx context.Context, e *engine.Engine, region string) (left []aws.Leftover, lines []string, err error) {
+	j := o.app.newJudge(ctx, e, region)
+	left, err = o.app.sweep(ctx, j, region, o.now, o.dryRun)
+	errs := []error{err}
 	for _, store := range j.stores {
 		if !strings.HasPrefix(store.URL(), "s3://") {
 			continue
