@@ -145,16 +145,23 @@ func (f *fleetSession) close(ctx context.Context, s *session) {
 	s.notice(machineNotice(left.String()))
 }
 
-// tidy removes what a run has beside its machines. While some of these wait for
-// another run, what they were launched with stays: they are found by it.
+// tidy removes what a run has beside its machines. Of these some may wait for
+// another run.
 func (f *fleetSession) tidy(ctx context.Context, waiting bool) error {
 	return allOf(
 		func() error { return f.e.AWS.DeleteSecrets(ctx, f.rec.Region, f.h.Run) },
 		func() error {
+			var keep []string
 			if waiting {
-				return nil
+				list, err := f.machines.List(ctx, f.h.Run)
+				if err != nil {
+					return err
+				}
+				for _, m := range list {
+					keep = append(keep, m.ID)
+				}
 			}
-			return f.machines.Clean(ctx, f.h.Run)
+			return f.machines.Clean(ctx, f.h.Run, keep...)
 		},
 	)
 }

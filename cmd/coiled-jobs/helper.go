@@ -13,6 +13,7 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/agent"
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/engine"
+	"github.com/coiled-jobs/coiled-jobs/hardware"
 	"github.com/coiled-jobs/coiled-jobs/machine"
 )
 
@@ -96,9 +97,8 @@ func (a *app) identity(exe string) func(context.Context) (cloud.Machine, bool) {
 			return cloud.Machine{}, false
 		}
 		m := cloud.Machine{ID: id.ID, Type: id.Type, Zone: id.Zone, Spot: id.Spot, Launched: id.Launched}
-		if c, err := a.catalogue(ctx, a.getenv("AWS_REGION")); err == nil {
-			m.PricePerHour = c.MachinePrice(id.Type, id.Zone, id.Spot, engine.CoordinatorDisk)
-		}
+		// What is built in knows its types, and the run waits for nobody.
+		m.PricePerHour = hardware.BuiltIn(a.getenv("AWS_REGION")).MachinePrice(id.Type, id.Zone, id.Spot, engine.CoordinatorDisk)
 		return m, true
 	}
 }
