@@ -47,6 +47,9 @@ const (
 	// idleWithin is how long a machine that has left may take to say that it
 	// waits for another run.
 	idleWithin = 5 * time.Second
+	// settleWithin is how long after its last heartbeat a machine may take to
+	// say that it waits for another run.
+	settleWithin = 5 * time.Second
 	// closeWithin bounds the rest of Close where ctx has no end.
 	closeWithin = 2 * time.Minute
 )
@@ -258,10 +261,8 @@ func (f *Fleet) waiting(ctx context.Context) (set map[string]bool, last time.Tim
 		if pool == "" {
 			continue
 		}
-		keys := map[string]bool{}
 		newest := ""
 		err := f.cfg.Store.List(ctx, wire.PoolPrefix(pool)+id+"/", func(o cloud.ObjectInfo) bool {
-			keys[o.Key] = true
 			if _, name := cutLast(o.Key); strings.HasPrefix(name, "idle-") && (len(o.Key) > len(newest) || len(o.Key) == len(newest) && o.Key > newest) {
 				newest = o.Key
 			}

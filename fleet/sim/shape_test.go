@@ -101,7 +101,7 @@ func TestWarm(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kind := fleet.Kind{Max: 4}
 		kind.Setup.KeepAlive = time.Minute
-		w := world(t, Config{Source: mapOf(40, ""), Seconds: lognormal(5, 5, 0.3), Kind: kind, Latency: 10 * time.Millisecond})
+		w := world(t, Config{Source: mapOf(40, ""), Seconds: lognormal(5, 5, 0.3), Kind: kind, Latency: 10 * time.Millisecond, Log: logTo()})
 		ctx := t.Context()
 		for _, run := range []string{"one", "two"} {
 			if err := w.Create(ctx, run); err != nil {

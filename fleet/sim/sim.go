@@ -65,12 +65,16 @@ type World struct {
 	Notices []string
 
 	// What tasks did.
-	running  map[string]string // "fn/i": machine
-	Doubled  int               // starts while the same task ran elsewhere
-	attempts map[string]int
-	Used     float64 // seconds of attempts
-	Starts   int
-	First    time.Time // when the last run's first task started
+	running map[taskKey]string // machine
+	Doubled int                // starts while the same task ran elsewhere
+	Used    float64            // seconds of attempts
+	Starts  int
+	First   time.Time // when the last run's first task started
+}
+
+type taskKey struct {
+	fn string
+	i  int
 }
 
 // proc is a machine that runs.
@@ -94,7 +98,7 @@ func New(cfg Config) (*World, error) {
 		cfg.Boot = func(*rand.Rand) time.Duration { return 40 * time.Second }
 	}
 	w := &World{cfg: cfg, Region: cfg.Region, store: cloudtest.NewStore(), pipeline: p, rng: rand.New(rand.NewPCG(cfg.Seed, 1)),
-		queues: map[string]*queue{}, procs: map[string]*proc{}, running: map[string]string{}, attempts: map[string]int{}, begun: time.Now()}
+		queues: map[string]*queue{}, procs: map[string]*proc{}, running: map[taskKey]string{}, begun: time.Now()}
 	if w.Region == nil {
 		w.Region = &cloudtest.Region{Default: 1 << 20}
 	}
@@ -104,8 +108,8 @@ func New(cfg Config) (*World, error) {
 }
 
 // starts and ends note what tasks do.
-func (w *World) starts(fn string, i, attempt int, id string) {
-	key := fmt.Sprintf("%s/%d", fn, i)
+func (w *World) starts(fn string, i int, id string) {
+	key := taskKey{fn, i}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.Starts++
@@ -116,11 +120,10 @@ func (w *World) starts(fn string, i, attempt int, id string) {
 		w.Doubled++
 	}
 	w.running[key] = id
-	w.attempts[key] = max(w.attempts[key], attempt)
 }
 
 func (w *World) ends(fn string, i int, id string, seconds float64) {
-	key := fmt.Sprintf("%s/%d", fn, i)
+	key := taskKey{fn, i}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.running[key] == id {

@@ -77,7 +77,7 @@ func (k *worker) task(ctx context.Context, d cloud.Delivery, i int) task.Outcome
 	seconds := k.w.cfg.Seconds(d.Function, i, d.Attempt)
 	begun := time.Now()
 	l := &task.Live{Function: d.Function, Index: i, Attempt: d.Attempt, Started: begun.UnixNano()}
-	k.w.starts(d.Function, i, d.Attempt, k.cfg.Name)
+	k.w.starts(d.Function, i, k.cfg.Name)
 	k.mu.Lock()
 	k.live[l] = true
 	k.mu.Unlock()
