@@ -72,12 +72,24 @@ var rules = []rule{
 		why: "a machine knows its run from the store, and its cloud through functions that cmd hands in",
 	},
 	{
+		from: []string{"fleet"}, to: []string{"..."}, but: []string{"fleet", "wire", "cloud", "task", "spec", "value"},
+		why: "whoever rents machines works with any cloud, and sees its coordinator through an interface",
+	},
+	{
+		from: []string{"wire"}, to: []string{"..."}, but: []string{"wire", "cloud", "task", "spec", "value"},
+		why: "what coordinators and machines tell each other is plain types",
+	},
+	{
 		from: []string{"..."}, to: []string{"cmd/..."}, but: []string{"cmd/..."},
 		why: "the command line is on top",
 	},
 	{
-		from: []string{"..."}, to: []string{"cloud/cloudtest"}, but: []string{"cloud/cloudtest"},
+		from: []string{"..."}, to: []string{"cloud/cloudtest"}, but: []string{"cloud/cloudtest", "fleet/sim"},
 		why: "fakes are for tests",
+	},
+	{
+		from: []string{"..."}, to: []string{"fleet/sim"}, but: []string{"fleet/sim"},
+		why: "simulations are for tests",
 	},
 	{
 		from: []string{"..."}, to: []string{"internal/hypervisor"},
