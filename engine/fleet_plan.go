@@ -94,8 +94,9 @@ func tasksOf(p *Planned, functions []string, threads int) int {
 func (e *Engine) quote(ctx context.Context, p *spec.Pipeline, functions []string, only map[string][]int) (*Quote, error) {
 	fs := executor.Selected(p, functions, only)
 	q := &Quote{}
-	look := e.catalogues(ctx)
-	for _, k := range kindsOf(fs) {
+	kinds := kindsOf(fs)
+	look := e.catalogues(ctx, patienceFor(kinds))
+	for _, k := range kinds {
 		q.Kinds = append(q.Kinds, QuoteKind{kind: k, Functions: k.Functions, Most: k.Hardware.Workers[1]})
 	}
 	err := together(len(q.Kinds), func(i int) error {
@@ -109,9 +110,17 @@ func (e *Engine) quote(ctx context.Context, p *spec.Pipeline, functions []string
 	return q, err
 }
 
-// soon is how long the launch of machines waits for the lists and prices of a
-// region, which may take long the first time.
-const soon = time.Second
+// patienceFor is how long the launch of machines waits for the lists and prices
+// of a region, which may take long the first time: less where the file names
+// types that are known anyway.
+func patienceFor(kinds []*kind) time.Duration {
+	for _, k := range kinds {
+		if len(k.Hardware.VMTypes) == 0 {
+			return time.Second
+		}
+	}
+	return 200 * time.Millisecond
+}
 
 // regional is what is known of a region: at once, and when it has answered.
 type regional struct {
@@ -120,7 +129,7 @@ type regional struct {
 }
 
 // catalogues gives what is known of regions, asking each once.
-func (e *Engine) catalogues(ctx context.Context) func(region string) regional {
+func (e *Engine) catalogues(ctx context.Context, patience time.Duration) func(region string) regional {
 	type answer struct {
 		c   *hardware.Catalogue
 		err error
@@ -145,7 +154,7 @@ func (e *Engine) catalogues(ctx context.Context) func(region string) regional {
 						return nil, context.Cause(ctx)
 					}
 				})
-				t := time.NewTimer(soon)
+				t := time.NewTimer(patience)
 				defer t.Stop()
 				select {
 				case a := <-came:

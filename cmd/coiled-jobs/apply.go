@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -173,7 +174,18 @@ func runApply(ctx context.Context, o *applyOptions) error {
 	if e, err = e.For(ctx, p.Pipeline.Cloud); err != nil {
 		return err
 	}
-	o.Confirm = func(q *engine.Quote) error { return o.ask(ctx, e, p, q) }
+	var telling sync.WaitGroup
+	tellCtx, tellEnd := context.WithCancel(ctx)
+	defer telling.Wait()
+	defer tellEnd()
+	o.Confirm = func(q *engine.Quote) error {
+		if !o.yes && isTerminal(a.stdin) && isTerminal(a.stderr) {
+			return o.ask(ctx, e, p, q)
+		}
+		// Nobody is asked: machines do not wait for the estimate.
+		telling.Go(func() { o.tell(tellCtx, e, p, q) })
+		return nil
+	}
 	h, err := e.Apply(ctx, p, o.ApplyOptions)
 	if err != nil {
 		return err
@@ -194,9 +206,17 @@ func runApply(ctx context.Context, o *applyOptions) error {
 // errNotRented ends an apply whose question was not answered with yes.
 var errNotRented = errors.New("nothing was rented and nothing was recorded")
 
-// ask shows what a run would rent, what that costs and what stands against it,
-// and asks for consent where there is somebody to ask.
+// ask tells what a run would rent and asks for consent.
 func (o *applyOptions) ask(ctx context.Context, e *engine.Engine, p *engine.Planned, q *engine.Quote) error {
+	o.tell(ctx, e, p, q)
+	if o.app.confirm("rent machines for it?") {
+		return nil
+	}
+	return &exitError{code: exitCancelled, err: errNotRented}
+}
+
+// tell shows what a run would rent, what that costs and what stands against it.
+func (o *applyOptions) tell(ctx context.Context, e *engine.Engine, p *engine.Planned, q *engine.Quote) {
 	a := o.app
 	fmt.Fprintf(a.messages, "%s: %s\n", ui.Clean(p.Pipeline.Name), ui.Clean(q.String()))
 	r := planner.NewReport(p.Pipeline, p.Plan)
@@ -212,10 +232,6 @@ func (o *applyOptions) ask(ctx context.Context, e *engine.Engine, p *engine.Plan
 	for _, w := range r.Warnings[known:] {
 		fmt.Fprintln(a.messages, "warning: "+ui.Clean(w))
 	}
-	if o.yes || !isTerminal(a.stdin) || !isTerminal(a.stderr) || a.confirm("rent machines for it?") {
-		return nil
-	}
-	return &exitError{code: exitCancelled, err: errNotRented}
 }
 
 // estimatePatience is how long a run waits for its estimate.
