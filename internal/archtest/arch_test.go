@@ -80,6 +80,14 @@ var rules = []rule{
 		why: "what coordinators and machines tell each other is plain types",
 	},
 	{
+		from: []string{"bundle"}, to: []string{"..."}, but: []string{"bundle", "cloud", "planner", "spec", "value"},
+		why: "files travel through any store; planner is there for the language of patterns",
+	},
+	{
+		from: []string{"software"}, to: []string{"..."}, but: []string{"software", "bundle", "cloud", "planner", "spec", "value"},
+		why: "environments are built on any machine and shared through any store",
+	},
+	{
 		from: []string{"..."}, to: []string{"cmd/..."}, but: []string{"cmd/..."},
 		why: "the command line is on top",
 	},
