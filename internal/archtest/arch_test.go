@@ -80,11 +80,11 @@ var rules = []rule{
 		why: "what coordinators and machines tell each other is plain types",
 	},
 	{
-		from: []string{"bundle"}, to: []string{"..."}, but: []string{"bundle", "cloud", "planner", "spec", "value"},
+		from: []string{"bundle"}, to: []string{"..."}, but: []string{"bundle", "cloud", "hardware", "planner", "spec", "value"},
 		why: "files travel through any store; planner is there for the language of patterns",
 	},
 	{
-		from: []string{"software"}, to: []string{"..."}, but: []string{"software", "bundle", "cloud", "planner", "spec", "value"},
+		from: []string{"software"}, to: []string{"..."}, but: []string{"software", "bundle", "cloud", "hardware", "planner", "spec", "value"},
 		why: "environments are built on any machine and shared through any store",
 	},
 	{
