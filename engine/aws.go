@@ -38,8 +38,9 @@ type AWS struct {
 	DeleteSecrets func(ctx context.Context, region, run string) error
 	// Secret resolves such a reference.
 	Secret func(ctx context.Context, region, ref string) (string, error)
-	// Catalogue is the instance types of a region and their prices.
-	Catalogue func(ctx context.Context, region string) (*hardware.Catalogue, error)
+	// Catalogue is the instance types of a region and their prices; Known is the
+	// same as far as it is known without asking the cloud.
+	Catalogue, Known func(ctx context.Context, region string) (*hardware.Catalogue, error)
 	// Quota is the account's limit on virtual CPUs of machines like this type;
 	// nil: not known. The func may be nil.
 	Quota func(ctx context.Context, region, instanceType string, spot bool) (*Quota, error)

@@ -94,9 +94,8 @@ func tasksOf(p *Planned, functions []string, threads int) int {
 func (e *Engine) quote(ctx context.Context, p *spec.Pipeline, functions []string, only map[string][]int) (*Quote, error) {
 	fs := executor.Selected(p, functions, only)
 	q := &Quote{}
-	kinds := kindsOf(fs)
-	look := e.catalogues(ctx, patienceFor(kinds))
-	for _, k := range kinds {
+	look := e.catalogues(ctx)
+	for _, k := range kindsOf(fs) {
 		q.Kinds = append(q.Kinds, QuoteKind{kind: k, Functions: k.Functions, Most: k.Hardware.Workers[1]})
 	}
 	err := together(len(q.Kinds), func(i int) error {
@@ -105,22 +104,28 @@ func (e *Engine) quote(ctx context.Context, p *spec.Pipeline, functions []string
 		if k.Region, err = e.regionOf(ctx, p, k.kind, fs); err != nil {
 			return err
 		}
-		return choose(ctx, k, look(k.Region))
+		if len(k.kind.Hardware.VMTypes) > 0 && e.AWS.Known != nil {
+			// What is known of types that the file names is enough to rent them.
+			if c, err := e.AWS.Known(ctx, k.Region); err == nil && choose(k, c) == nil {
+				return nil
+			}
+		}
+		r := look(k.Region)
+		if r.now != nil && choose(k, r.now) == nil {
+			return nil
+		}
+		c, err := r.full()
+		if err != nil {
+			return err
+		}
+		return choose(k, c)
 	})
 	return q, err
 }
 
-// patienceFor is how long the launch of machines waits for the lists and prices
-// of a region, which may take long the first time: less where the file names
-// types that are known anyway.
-func patienceFor(kinds []*kind) time.Duration {
-	for _, k := range kinds {
-		if len(k.Hardware.VMTypes) == 0 {
-			return time.Second
-		}
-	}
-	return 200 * time.Millisecond
-}
+// patience is how long the launch of machines waits for the lists and prices of
+// a region, which may take long the first time: then what is built in serves.
+const patience = time.Second
 
 // regional is what is known of a region: at once, and when it has answered.
 type regional struct {
@@ -129,7 +134,7 @@ type regional struct {
 }
 
 // catalogues gives what is known of regions, asking each once.
-func (e *Engine) catalogues(ctx context.Context, patience time.Duration) func(region string) regional {
+func (e *Engine) catalogues(ctx context.Context) func(region string) regional {
 	type answer struct {
 		c   *hardware.Catalogue
 		err error
@@ -170,26 +175,11 @@ func (e *Engine) catalogues(ctx context.Context, patience time.Duration) func(re
 	}
 }
 
-// choose finds the instance types of a kind: among those that are built in, if
-// the region does not answer soon, and they have what is asked for.
-func choose(ctx context.Context, k *QuoteKind, r regional) error {
-	request := hardware.RequestOf(k.kind.Hardware)
-	c := r.now
-	var s *hardware.Selection
-	var err error
-	if c != nil {
-		s, err = hardware.Choose(request, c)
-	}
-	if s == nil {
-		if c, err = r.full(); err == nil {
-			s, err = hardware.Choose(request, c)
-			if err != nil {
-				return usagef("hardware of %s: %v", k.kind.Base, err)
-			}
-		}
-	}
+// choose finds the instance types of a kind in a catalogue.
+func choose(k *QuoteKind, c *hardware.Catalogue) error {
+	s, err := hardware.Choose(hardware.RequestOf(k.kind.Hardware), c)
 	if err != nil {
-		return err
+		return usagef("hardware of %s: %v", k.kind.Base, err)
 	}
 	first := s.Choices[0]
 	k.choices, k.Type, k.Others = s.Choices, first.Name, len(s.Choices)-1

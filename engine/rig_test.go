@@ -309,7 +309,9 @@ func (c *fakeCloud) aws(dead *atomic.Bool) *AWS {
 			maps.DeleteFunc(c.queues, func(url string, _ *fakeQueue) bool { return strings.HasPrefix(url, "mem://"+region+"/"+run+"-") })
 			return nil
 		},
-		Publish: func(_ context.Context, _ cloud.Store, arch string) (Program, error) { return Program{SHA256: "agent-" + arch}, nil },
+		Publish: func(_ context.Context, _ cloud.Store, arch string) (Program, error) {
+			return Program{SHA256: "agent-" + arch}, nil
+		},
 		PutSecrets: func(_ context.Context, _, run string, values map[string]string) (map[string]string, error) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
@@ -326,8 +328,12 @@ func (c *fakeCloud) aws(dead *atomic.Bool) *AWS {
 			maps.DeleteFunc(c.secrets, func(ref, _ string) bool { return strings.HasPrefix(ref, "ssm:/coiled-jobs/"+run+"/") })
 			return nil
 		},
-		Catalogue: func(context.Context, string) (*hardware.Catalogue, error) { return hardware.BuiltIn("us-east-1"), nil },
+		Catalogue: builtIn, Known: builtIn,
 	}
+}
+
+func builtIn(context.Context, string) (*hardware.Catalogue, error) {
+	return hardware.BuiltIn("us-east-1"), nil
 }
 
 // engine is an engine of somebody with a state folder of his own.

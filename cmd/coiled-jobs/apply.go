@@ -174,21 +174,22 @@ func runApply(ctx context.Context, o *applyOptions) error {
 	if e, err = e.For(ctx, p.Pipeline.Cloud); err != nil {
 		return err
 	}
-	var telling sync.WaitGroup
-	tellCtx, tellEnd := context.WithCancel(ctx)
-	defer telling.Wait()
-	defer tellEnd()
+	var quote *engine.Quote
 	o.Confirm = func(q *engine.Quote) error {
 		if !o.yes && isTerminal(a.stdin) && isTerminal(a.stderr) {
 			return o.ask(ctx, e, p, q)
 		}
-		// Nobody is asked: machines do not wait for the estimate.
-		telling.Go(func() { o.tell(tellCtx, e, p, q) })
+		a.tellQuote(p, q)
+		quote = q
 		return nil
 	}
 	h, err := e.Apply(ctx, p, o.ApplyOptions)
 	if err != nil {
 		return err
+	}
+	if quote != nil {
+		// Nobody was asked: machines start while the estimate is made.
+		defer o.tellLater(ctx, e, p, h)()
 	}
 	if o.detach {
 		return a.detached(h, o.json)
@@ -208,17 +209,42 @@ var errNotRented = errors.New("nothing was rented and nothing was recorded")
 
 // ask tells what a run would rent and asks for consent.
 func (o *applyOptions) ask(ctx context.Context, e *engine.Engine, p *engine.Planned, q *engine.Quote) error {
-	o.tell(ctx, e, p, q)
+	o.app.tellQuote(p, q)
+	o.tell(ctx, e, p)
 	if o.app.confirm("rent machines for it?") {
 		return nil
 	}
 	return &exitError{code: exitCancelled, err: errNotRented}
 }
 
-// tell shows what a run would rent, what that costs and what stands against it.
-func (o *applyOptions) tell(ctx context.Context, e *engine.Engine, p *engine.Planned, q *engine.Quote) {
-	a := o.app
+// tellQuote shows what a run would rent.
+func (a *app) tellQuote(p *engine.Planned, q *engine.Quote) {
 	fmt.Fprintf(a.messages, "%s: %s\n", ui.Clean(p.Pipeline.Name), ui.Clean(q.String()))
+}
+
+// tellLater tells what a run will cost once its first machines were asked for:
+// nothing may hold these up. The func it returns ends that.
+func (o *applyOptions) tellLater(ctx context.Context, e *engine.Engine, p *engine.Planned, h *engine.Handle) func() {
+	ctx, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		t := time.NewTicker(drawEvery)
+		defer t.Stop()
+		for began := time.Now(); h.Snapshot().Machines == 0 && time.Since(began) < estimatePatience; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-t.C:
+			}
+		}
+		o.tell(ctx, e, p)
+	})
+	return func() { stop(); wg.Wait() }
+}
+
+// tell shows what a run would cost and what stands against it.
+func (o *applyOptions) tell(ctx context.Context, e *engine.Engine, p *engine.Planned) {
+	a := o.app
 	r := planner.NewReport(p.Pipeline, p.Plan)
 	known := len(r.Warnings) // told already
 	limited, cancel := context.WithTimeout(ctx, estimatePatience)

@@ -18,6 +18,7 @@ func (a *app) lookUpPrices(ctx context.Context, c *engine.AWS) {
 		c.Region = aws.ConfiguredRegion(ctx)
 	}
 	c.Catalogue = fresh(a.catalogue)
+	c.Known = a.knownCatalogue
 	c.BucketRegion = remembered(aws.BucketRegion)
 	c.Quota = func(ctx context.Context, region, instanceType string, spot bool) (*engine.Quota, error) {
 		q, ok, err := aws.ReadQuota(ctx, region, instanceType, spot)
@@ -30,7 +31,15 @@ func (a *app) lookUpPrices(ctx context.Context, c *engine.AWS) {
 
 // catalogue is the types and prices of a region, kept for other commands.
 func (a *app) catalogue(ctx context.Context, region string) (*hardware.Catalogue, error) {
-	o := aws.CatalogueOptions{Region: region}
+	return a.readCatalogue(ctx, aws.CatalogueOptions{Region: region})
+}
+
+// knownCatalogue is the same without asking the cloud.
+func (a *app) knownCatalogue(ctx context.Context, region string) (*hardware.Catalogue, error) {
+	return a.readCatalogue(ctx, aws.CatalogueOptions{Region: region, Offline: true})
+}
+
+func (a *app) readCatalogue(ctx context.Context, o aws.CatalogueOptions) (*hardware.Catalogue, error) {
 	if state, err := a.stateDir(); err == nil {
 		o.Dir = filepath.Join(state, "prices")
 	}
