@@ -180,3 +180,53 @@ func TestNoneToBeHad(t *testing.T) {
 		})
 	}
 }
+
+// TestDeaf: all hints are lost, and the heartbeats say the same a little later.
+func TestDeaf(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := world(t, Config{Source: mapOf(200, ""), Seconds: lognormal(5, 20, 0.3), Kind: fleet.Kind{Max: 10}, Latency: latency, Deaf: true})
+		o := whole(t, w)
+		succeeded(t, o, 200)
+		if w.Starts != 200 {
+			t.Errorf("%d starts of 200 tasks", w.Starts)
+		}
+		if least := bound(200, 10, lognormal(5, 20, 0.3)) + 40; o.makespan > 1.25*least {
+			t.Errorf("%.0f s, where %.0f s are possible", o.makespan, least)
+		}
+	})
+}
+
+// TestOutage: a store that nobody can reach for a while costs no machine.
+func TestOutage(t *testing.T) {
+	t.Parallel()
+	for down, lose := range map[time.Duration]bool{25 * time.Second: false, 5 * time.Minute: true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := world(t, Config{Source: mapOf(200, ""), Seconds: lognormal(5, 30, 0.3), Kind: fleet.Kind{Max: 10}, Latency: latency, Log: logTo()})
+			ctx := t.Context()
+			if err := w.Create(ctx, "r"); err != nil {
+				t.Fatal(err)
+			}
+			r, err := w.Start(ctx, "r")
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(3 * time.Minute)
+			w.Outage(r, true)
+			time.Sleep(down)
+			w.Outage(r, false)
+			report, _, err := r.Wait()
+			w.Wait()
+			succeeded(t, outcome{report: report, err: err}, 200)
+			if n := w.Machines(); n != 10 {
+				t.Errorf("after %v: %d machines were rented for 10", down, n)
+			}
+			if repeated := w.Starts - 200; (repeated > 0) != lose || repeated > 20 {
+				t.Errorf("after %v: %d tasks ran again", down, repeated)
+			}
+			if w.Doubled > 0 {
+				t.Errorf("after %v: %d tasks ran twice at the same time", down, w.Doubled)
+			}
+		})
+	}
+}

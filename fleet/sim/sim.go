@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -35,6 +36,8 @@ type Config struct {
 	Unattended time.Duration
 	// Boot is the time from the launch of a machine to its agent; nil: 40 s.
 	Boot func(rng *rand.Rand) time.Duration
+	// Deaf coordinators get no hints.
+	Deaf bool
 	// Stillborn machines never come to their agent: they end after their boot.
 	Stillborn bool
 	// Latency is that of each request to the store and queues, Lossy the share
@@ -272,6 +275,17 @@ func (w *World) Cut(id string, down bool) {
 	p.link.cut(down)
 }
 
+// Outage makes the store and the queues unreachable for everybody, or mends
+// them. What is launched meanwhile is not concerned.
+func (w *World) Outage(r *Run, down bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, p := range w.all {
+		p.link.cut(down)
+	}
+	r.link.cut(down)
+}
+
 // Billed is the seconds that machines were billed for.
 func (w *World) Billed() float64 {
 	w.mu.Lock()
@@ -379,6 +393,7 @@ func (w *World) Start(ctx context.Context, run string) (*Run, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			q := newQueue("q:" + run + "-" + name)
+			q.void = w.cfg.Deaf && strings.HasPrefix(name, "hints")
 			w.queues[q.url] = q
 			return port{q, l}, nil
 		}, JoinQueue: w.join(l), Kinds: []fleet.Kind{kind}, Limits: limits, Unattended: w.cfg.Unattended, Notice: r.notice})

@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/cloud/cloudtest"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/fleet"
 )
@@ -107,7 +109,14 @@ func seeds() int {
 func chaos(t *testing.T, seed uint64) {
 	const n = 600
 	rng := rand.New(rand.NewPCG(seed, 7))
-	w := world(t, Config{Source: mapOf(n, "    retries: {machine: 30}\n"), Seconds: lognormal(seed, 25, 1), Kind: fleet.Kind{Max: 20, Min: 2}, Log: logTo(),
+	region := &cloudtest.Region{Default: 12, Hidden: 3 * time.Second, Rates: map[string]cloudtest.Rate{"launch": {Burst: 5, PerSecond: 0.5}},
+		After: func(op string, n int) error { // some replies are lost
+			if n%7 == 3 {
+				return &cloud.Error{Op: op, Resource: "machines", Kind: cloud.KindTransient, Err: errCut}
+			}
+			return nil
+		}}
+	w := world(t, Config{Region: region, Source: mapOf(n, "    retries: {machine: 30}\n"), Seconds: lognormal(seed, 25, 1), Kind: fleet.Kind{Max: 20, Min: 2}, Log: logTo(),
 		Latency: 30 * time.Millisecond, Lossy: 0.02, Seed: seed, Unattended: 15 * time.Minute})
 	ctx := t.Context()
 	if err := w.Create(ctx, "r"); err != nil {

@@ -1,0 +1,159 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/cloud/cloudtest"
+	"github.com/coiled-jobs/coiled-jobs/task"
+	"github.com/coiled-jobs/coiled-jobs/wire"
+)
+
+// owner is a coordinator that wants machines and writes down what it hears.
+type owner struct {
+	mu      sync.Mutex
+	demand  []task.Demand
+	changed []task.Machine
+	lost    [][]string
+	limit   string
+	done    bool
+	err     error
+}
+
+func (o *owner) note(do func()) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	do()
+}
+
+func (o *owner) Demand() []task.Demand {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.demand
+}
+func (o *owner) StoppedFunctions() []string                             { return nil }
+func (o *owner) ReportSegment(string, int, int, []task.Batch, []string) {}
+func (o *owner) Folded() map[string]int                                 { return nil }
+func (o *owner) Held([]cloud.Range)                                     {}
+func (o *owner) CapacityChanged()                                       {}
+func (o *owner) Lost(_, _ string, ids []string)                         { o.note(func() { o.lost = append(o.lost, ids) }) }
+func (o *owner) MachineChanged(m task.Machine)                          { o.note(func() { o.changed = append(o.changed, m) }) }
+func (o *owner) Limit(reason string)                                    { o.note(func() { o.limit = reason }) }
+func (o *owner) AgentsDone(err error)                                   { o.note(func() { o.done, o.err = true, err }) }
+
+// named is a queue with a URL.
+type named struct {
+	*cloudtest.Queue
+	name string
+}
+
+func (n named) URL() string { return n.name }
+
+func control(t *testing.T, store cloud.Store) wire.Control {
+	t.Helper()
+	b, err := store.Get(t.Context(), wire.ControlKey("r"))
+	var c wire.Control
+	if err == nil {
+		err = json.Unmarshal(b, &c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func begin(store cloud.Store, machines cloud.Machines, o *owner) *Fleet {
+	f := New(Config{Run: "r", Epoch: func() int { return 1 }, Store: store, Machines: machines, Coordinator: o,
+		OpenQueue: func(_ context.Context, name string) (Queue, error) { return named{cloudtest.NewQueue(), name}, nil },
+		Kinds:     []Kind{{Name: "k", Functions: []string{"f"}, Max: 3}}})
+	f.Start(context.Background())
+	return f
+}
+
+// TestSuperseded: who finds that machines hear another coordinator leaves them
+// and what they are told alone.
+func TestSuperseded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, region := cloudtest.NewStore(), &cloudtest.Region{Default: 10}
+		o := &owner{demand: []task.Demand{running("f", 3, 0, 1000)}}
+		f := begin(store, cloudtest.NewFleet(region), o)
+		time.Sleep(time.Minute)
+		if n := len(region.Live()); n != 3 || control(t, store).Epoch != 1 {
+			t.Fatalf("%d machines, %+v", n, control(t, store))
+		}
+		other, _ := json.Marshal(wire.Control{Epoch: 2})
+		if err := store.Put(t.Context(), wire.ControlKey("r"), other); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * time.Minute)
+		o.note(func() {
+			if !errors.Is(o.err, errSuperseded) {
+				t.Errorf("the coordinator was told %v", o.err)
+			}
+		})
+		if _, err := f.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if c := control(t, store); c.Epoch != 2 {
+			t.Errorf("the other's word was replaced by %+v", c)
+		}
+		if n := len(region.Live()); n != 3 {
+			t.Errorf("%d machines of the other are left", n)
+		}
+	})
+}
+
+// TestIntentComesFirst: nothing is rented before it is recorded.
+func TestIntentComesFirst(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, region := cloudtest.NewStore(), &cloudtest.Region{Default: 10}
+		faulty := cloudtest.Faulty(store, cloudtest.Fault{Op: cloudtest.OpPut, Key: "/intents/", Times: -1, Kind: cloud.KindTransient})
+		o := &owner{demand: []task.Demand{running("f", 3, 0, 1000)}}
+		f := begin(faulty, cloudtest.NewFleet(region), o)
+		time.Sleep(10 * time.Minute)
+		if n := region.Count("launch"); n > 0 {
+			t.Errorf("%d launches without a record", n)
+		}
+		if _, err := f.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestCostIsRecorded: each machine is recorded when it joins and when it ends.
+func TestCostIsRecorded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, region := cloudtest.NewStore(), &cloudtest.Region{Default: 10}
+		o := &owner{demand: []task.Demand{running("f", 3, 0, 1000)}}
+		f := begin(store, cloudtest.NewFleet(region), o)
+		time.Sleep(time.Minute)
+		left, err := f.Close(t.Context())
+		if err != nil || left.String() != "0 machines left" || len(region.Live()) > 0 {
+			t.Fatalf("%s, %v", left, err)
+		}
+		joined, ended := map[string]bool{}, map[string]time.Duration{}
+		for _, m := range o.changed {
+			joined[m.ID] = true
+			if !m.Ended.IsZero() {
+				ended[m.ID] = m.Ended.Sub(m.Joined)
+			}
+		}
+		if len(joined) != 3 || len(ended) != 3 {
+			t.Fatalf("%v joined, %v ended", joined, ended)
+		}
+		for id, d := range ended {
+			if d < time.Minute-time.Second || d > time.Minute+5*time.Second {
+				t.Errorf("%s worked for %v", id, d)
+			}
+		}
+	})
+}
