@@ -71,6 +71,7 @@ func (st *stay) readControl(ctx context.Context) (*wire.Control, error) {
 	}
 	st.mu.Lock()
 	defer st.mu.Unlock()
+	before := st.controlAt
 	st.controlAt = begun
 	if st.control != nil && bytes.Equal(b, st.controlBytes) {
 		return st.control, nil
@@ -82,9 +83,34 @@ func (st *stay) readControl(ctx context.Context) (*wire.Control, error) {
 	if st.control != nil && c.Epoch < st.control.Epoch {
 		return st.control, nil // of a coordinator that others have replaced
 	}
+	first := st.control == nil
+	if !first {
+		st.skew = skewOf(st.skew, c.Written, before, begun)
+	}
+	c.Until = c.Until.Add(st.skew)
 	st.control, st.controlBytes = c, b
-	st.m.grant(c.Until)
+	if !first || begun.Before(c.Until) { // see firstControl
+		st.m.grant(c.Until)
+	}
 	return c, nil
+}
+
+// maxSkew is how far the coordinator's clock may be from ours without being
+// corrected: so long may a write have been on its way.
+const maxSkew = 2 * time.Minute
+
+// skewOf is how far our clock is ahead of the coordinator's: what it has written
+// at a time of its own came between two looks of ours. Where these are far apart
+// nothing is learnt. A computer that slept may be hours behind, and its grants
+// would be over before they are read.
+func skewOf(known time.Duration, written, before, now time.Time) time.Duration {
+	if written.IsZero() || now.Sub(before) > time.Minute {
+		return known
+	}
+	if skew := now.Sub(written); skew > maxSkew || skew < -maxSkew {
+		return skew
+	}
+	return 0
 }
 
 // reopenAfter is when a queue that seemed closed, but still counts, is tried

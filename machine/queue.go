@@ -51,10 +51,15 @@ func (t *tap) leave() {
 	t.stop()
 	select {
 	case <-t.open:
-		if l, ok := t.q.(interface{ Leave() }); ok {
-			go l.Leave() // it may wait for its last request
-		}
+		leaveQueue(t.q)
 	default:
+	}
+}
+
+// leaveQueue gives up a part in a queue that others go on with. Nil is fine.
+func leaveQueue(q cloud.Queue) {
+	if l, ok := q.(interface{ Leave() }); ok {
+		go l.Leave() // it may wait for its last request; the process ends without it
 	}
 }
 

@@ -376,3 +376,59 @@ func failingPrepare(context.Context, *Job) (*Prepared, error) {
 }
 
 func fullPrepare(context.Context, *Job) (*Prepared, error) { return nil, errors.New("disk full") }
+
+// A coordinator whose clock is far behind, or ahead, keeps its machines for as
+// long as it means to.
+func TestClockOfCoordinator(t *testing.T) {
+	for _, skew := range []time.Duration{-3 * time.Hour, time.Hour, 30 * time.Second} {
+		t.Run(skew.String(), func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				tell := func() {
+					r.tell("r1", func(c *wire.Control) {
+						c.Written = time.Now().Add(skew)
+						c.Until = c.Written.Add(15 * time.Minute)
+					})
+				}
+				r.takes = func(int) time.Duration { return time.Hour }
+				r.send("r1", 1, [2]int{0, 1})
+				tell()
+				time.Sleep(20 * time.Second)
+				r.start()
+				for range 30 {
+					time.Sleep(40 * time.Second)
+					tell()
+				}
+				if b := r.beat("r1"); b.State != wire.StateWorking || len(b.Held) != 1 {
+					t.Errorf("beat: %+v", b)
+				}
+				last := time.Now()
+				r.wait()
+				if d := time.Since(last); d < 13*time.Minute || d > 17*time.Minute {
+					t.Errorf("it powered off after %v", d)
+				}
+			})
+		})
+	}
+}
+
+func TestSkewOf(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(100_000, 0)
+	for _, c := range []struct {
+		written, before, known, want time.Duration // the first two before now
+	}{
+		{5 * time.Second, 5 * time.Second, 0, 0},
+		{time.Hour, 5 * time.Second, 0, time.Hour},
+		{-time.Hour, 5 * time.Second, 0, -time.Hour},
+		{time.Minute, 5 * time.Second, time.Hour, 0}, // it was put right
+		{time.Hour, time.Hour, 0, 0},                 // it may be as old as that
+		{time.Hour, time.Hour, time.Hour, time.Hour},
+	} {
+		if got := skewOf(c.known, now.Add(-c.written), now.Add(-c.before), now); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+	if got := skewOf(0, time.Time{}, now, now); got != 0 {
+		t.Errorf("without a time: %v", got)
+	}
+}

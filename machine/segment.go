@@ -163,11 +163,7 @@ func (s *session) createOrSame(key string, b []byte) (same bool, err error) {
 func (s *session) runErrands() {
 	var hints cloud.Queue
 	var url string
-	defer func() {
-		if l, ok := hints.(interface{ Leave() }); ok {
-			go l.Leave()
-		}
-	}()
+	defer func() { leaveQueue(hints) }()
 	for {
 		s.mu.Lock()
 		list, hint, to, ch := s.errands, s.hintDue, s.control.Hints, s.changed
@@ -182,9 +178,7 @@ func (s *session) runErrands() {
 			ctx, cancel := context.WithTimeout(s.ctx, askWithin)
 			var err error
 			if url != to {
-				if l, ok := hints.(interface{ Leave() }); ok {
-					go l.Leave()
-				}
+				leaveQueue(hints)
 				url = ""
 				if hints, err = s.m.cfg.JoinQueue(ctx, to); err == nil {
 					url = to

@@ -36,8 +36,9 @@ type stay struct {
 	mu           sync.Mutex
 	control      *wire.Control
 	controlBytes []byte
-	controlAt    time.Time // when it was read last, seen from before the request
-	draining     bool      // what has not started is given back
+	skew         time.Duration // of the coordinator's clock
+	controlAt    time.Time     // when it was read last, seen from before the request
+	draining     bool          // what has not started is given back
 	session      *session
 
 	preparing sync.Mutex // held while the machine is made ready, once
@@ -61,12 +62,7 @@ func (m *machine) arrive(ctx context.Context, inv *wire.Invite) (*stay, error) {
 	var errs [4]error
 	var sub sync.WaitGroup
 	sub.Go(func() { errs[0] = m.read(ctx, wire.SetupKey(inv.Run, inv.Kind), setup) })
-	sub.Go(func() {
-		errs[1] = again(ctx, func(ctx context.Context) (err error) {
-			_, err = st.readControl(ctx)
-			return err
-		})
-	})
+	sub.Go(func() { errs[1] = st.firstControl(ctx) })
 	sub.Go(func() {
 		errs[2] = again(ctx, func(ctx context.Context) (err error) {
 			st.header, err = executor.LoadHeader(ctx, m.cfg.Store, inv.Run)
@@ -109,6 +105,22 @@ func (m *machine) arrive(ctx context.Context, inv *wire.Invite) (*stay, error) {
 	}
 	st.needs = newNeeds(st)
 	return st, nil
+}
+
+// firstControl reads Control. A grant that seems to have lapsed may be that of a
+// coordinator whose clock is behind: its next one tells.
+func (st *stay) firstControl(ctx context.Context) error {
+	for end := time.Now().Add(wire.GrantEvery + 3*wire.ControlEvery); ; {
+		var c *wire.Control
+		err := again(ctx, func(ctx context.Context) (err error) {
+			c, err = st.readControl(ctx)
+			return err
+		})
+		if now := time.Now(); err != nil || now.Before(c.Until) || !now.Before(end) {
+			return err
+		}
+		wait(ctx, time.Now().Add(wire.ControlEvery), nil)
+	}
 }
 
 // read reads a JSON object.
