@@ -113,7 +113,7 @@ func fileEntries(dir string, paths []string) ([]Entry, error) {
 		if !info.Mode().IsRegular() {
 			return nil, fmt.Errorf("item %s is not a file", printable(p))
 		}
-		list[i] = Entry{Path: p, Mode: info.Mode() & fs.ModePerm, Size: info.Size()}
+		list[i] = Entry{Path: p, Mode: info.Mode() & fs.ModePerm, Size: info.Size(), stamp: stampOf(info)}
 	}
 	return list, nil
 }

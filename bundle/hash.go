@@ -1,7 +1,6 @@
 package bundle
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -141,14 +140,10 @@ func writeCache(name string, b []byte) {
 }
 
 // hash is the sha256 of a file below dir, in hex, and its size when it was
-// read.
-func (c *hashCache) hash(dir, p string) (sum string, size int64, err error) {
+// read. now is how it was seen a moment ago.
+func (c *hashCache) hash(dir, p string, now stamp) (sum string, size int64, err error) {
 	name := filepath.Join(dir, filepath.FromSlash(p))
-	info, err := os.Stat(name)
-	if err != nil {
-		return "", 0, err
-	}
-	e := cached{stamp: stampOf(info)}
+	e := cached{stamp: now}
 	if old, ok := c.old[p]; ok && old.stamp == e.stamp {
 		c.keep(p, old, false)
 		return hex.EncodeToString(old.sum[:]), old.size, nil
@@ -159,7 +154,7 @@ func (c *hashCache) hash(dir, p string) (sum string, size int64, err error) {
 	}
 	defer func() { _ = f.Close() }()
 	h := sha256.New()
-	n, err := io.Copy(h, bufio.NewReaderSize(f, 256<<10))
+	n, err := io.Copy(h, f)
 	if err != nil {
 		return "", 0, fmt.Errorf("read %s: %w", name, err)
 	}
@@ -186,7 +181,7 @@ func (c *hashCache) hashAll(ctx context.Context, dir string, list []Entry) error
 		if e.Link != "" {
 			return nil
 		}
-		sum, size, err := c.hash(dir, e.Path)
+		sum, size, err := c.hash(dir, e.Path, e.stamp)
 		if err != nil {
 			return fmt.Errorf("file that travels with the work: %w", err)
 		}

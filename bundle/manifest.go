@@ -41,6 +41,8 @@ type Entry struct {
 	Size int64
 	Hash string // sha256 of the content, hex; "" of a link
 	Link string // where a link leads; "" of a file
+
+	stamp stamp // of the file, when Scan saw it
 }
 
 // Left is a file that was left out.

@@ -192,7 +192,7 @@ func (p *puller) same(f *storedFile) (bool, error) {
 	if err != nil || !info.Mode().IsRegular() || info.Size() != f.Size {
 		return false, nil //nolint:nilerr // it is written anew
 	}
-	hash, _, err := p.cache.hash(p.dir, string(f.Path))
+	hash, _, err := p.cache.hash(p.dir, string(f.Path), stampOf(info))
 	if err != nil || hash != f.Hash {
 		return false, nil //nolint:nilerr // likewise
 	}

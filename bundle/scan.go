@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -260,7 +261,10 @@ func (s *scanner) take(p string, asked bool) error {
 	if !info.Mode().IsRegular() {
 		return nil
 	}
-	e.Size = info.Size()
+	if runtime.GOOS == "windows" {
+		e.Mode = 0o755 // Windows does not know which files are programs
+	}
+	e.Size, e.stamp = info.Size(), stampOf(info)
 	return s.add(e)
 }
 

@@ -58,7 +58,15 @@ var secretNames = []struct{ pattern, why string }{
 
 // harmless are names that the patterns above match but that are made to be
 // shared.
-var harmless = []string{".env.example", ".env.sample", ".env.template", ".env.dist", "*.env.example", "*.env.sample"}
+var harmless = newNames(".env.example", ".env.sample", ".env.template", ".env.dist", "*.env.example", "*.env.sample")
+
+var secrets = func() *names {
+	n := newNames()
+	for _, s := range secretNames {
+		n.add(s.pattern, s.why)
+	}
+	return n
+}()
 
 // settingsNames are files of package managers: fine, unless they hold a token.
 var settingsNames = []string{".npmrc", ".pypirc", ".yarnrc.yml", "pip.conf", ".condarc", ".cargo/credentials.toml"}
@@ -73,11 +81,9 @@ func secret(p string) (element int, why string) {
 	for i := 0; ; i++ {
 		name, rest, more := strings.Cut(p, "/")
 		low := strings.ToLower(name)
-		if !anyName(harmless, low) {
-			for _, s := range secretNames {
-				if ok, _ := path.Match(s.pattern, low); ok {
-					return i, s.why
-				}
+		if _, ok := harmless.find(low); !ok {
+			if why, ok := secrets.find(low); ok {
+				return i, why
 			}
 		}
 		if !more {
@@ -87,13 +93,55 @@ func secret(p string) (element int, why string) {
 	}
 }
 
-func anyName(patterns []string, name string) bool {
+// names are patterns of names, sorted by kind: every file of a folder is held
+// against all of them.
+type names struct {
+	exact                 map[string]string
+	prefix, suffix, other [][2]string // pattern without its star, what it means
+}
+
+func newNames(patterns ...string) *names {
+	n := &names{exact: map[string]string{}}
 	for _, p := range patterns {
-		if ok, _ := path.Match(p, name); ok {
-			return true
+		n.add(p, p)
+	}
+	return n
+}
+
+func (n *names) add(pattern, meaning string) {
+	switch stars := strings.Count(pattern, "*"); {
+	case stars == 0:
+		n.exact[pattern] = meaning
+	case stars == 1 && strings.HasSuffix(pattern, "*"):
+		n.prefix = append(n.prefix, [2]string{strings.TrimSuffix(pattern, "*"), meaning})
+	case stars == 1 && strings.HasPrefix(pattern, "*"):
+		n.suffix = append(n.suffix, [2]string{pattern[1:], meaning})
+	default:
+		n.other = append(n.other, [2]string{pattern, meaning})
+	}
+}
+
+// find is what a name means, if it matches a pattern.
+func (n *names) find(name string) (string, bool) {
+	if m, ok := n.exact[name]; ok {
+		return m, true
+	}
+	for _, p := range n.prefix {
+		if strings.HasPrefix(name, p[0]) {
+			return p[1], true
 		}
 	}
-	return false
+	for _, p := range n.suffix {
+		if strings.HasSuffix(name, p[0]) {
+			return p[1], true
+		}
+	}
+	for _, p := range n.other {
+		if ok, _ := path.Match(p[0], name); ok {
+			return p[1], true
+		}
+	}
+	return "", false
 }
 
 // maySettings says that a file is one of those that may hold a token.

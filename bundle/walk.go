@@ -16,19 +16,19 @@ import (
 
 // junkNames are folders and files that tools make anew: they do not travel
 // unless git tracks them or a pattern names them.
-var junkNames = []string{
+var junkNames = newNames(
 	".git", ".hg", ".svn", ".jj",
 	"__pycache__", "*.pyc", "*.pyo", ".venv", ".ipynb_checkpoints", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis",
 	".tox", ".nox", ".eggs", "*.egg-info", ".pixi", ".conda", "__pypackages__",
 	"node_modules", ".npm", ".yarn", ".terraform", ".gradle", ".cache", ".dvc", ".direnv",
 	".DS_Store", "Thumbs.db", "*.swp", "*~", ".coverage",
-}
+)
 
 // junk is the first element of a path that is rubbish by its name; -1 if none.
 func junk(p string) int {
 	for i := 0; ; i++ {
 		name, rest, more := strings.Cut(p, "/")
-		if anyName(junkNames, name) {
+		if _, ok := junkNames.find(name); ok {
 			return i
 		}
 		if !more {
