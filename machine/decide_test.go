@@ -75,8 +75,8 @@ func TestBeatAt(t *testing.T) {
 		{"nothing new", beatFacts{}, 30 * time.Second},
 		{"state", beatFacts{now: true}, 0},
 		{"held", beatFacts{held: true}, time.Second},
-		{"live", beatFacts{live: true}, 5 * time.Second},
-		{"live, in a large fleet", beatFacts{live: true, pace: 20 * time.Second}, 20 * time.Second},
+		{"live", beatFacts{live: true}, 1500 * time.Millisecond},
+		{"live, in a large fleet", beatFacts{live: true, pace: 20 * time.Second}, 40 * time.Second},
 		{"held and live", beatFacts{held: true, live: true, pace: 20 * time.Second}, time.Second},
 		{"after a failure", beatFacts{now: true, retry: last.Add(3 * time.Second)}, 3 * time.Second},
 	} {

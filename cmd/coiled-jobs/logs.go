@@ -51,6 +51,10 @@ func newLogsCmd(a *app, runF func(context.Context, *logsOptions) error) *cobra.C
 // followEvery is how often -f looks for more.
 const followEvery = 150 * time.Millisecond
 
+// followOften is how often at least, where a look costs something: somebody
+// watches.
+const followOften = 700 * time.Millisecond
+
 // logPrinter prints logs, with a header where there are several.
 type logPrinter struct {
 	view    *runView

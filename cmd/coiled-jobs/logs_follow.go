@@ -17,7 +17,7 @@ func ended(r executor.Report) bool {
 
 // pause waits a moment between two looks.
 func (p *logPrinter) pause(ctx context.Context) error {
-	t := time.NewTimer(p.view.engine.PollEvery(followEvery))
+	t := time.NewTimer(min(p.view.engine.PollEvery(followEvery), followOften))
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
