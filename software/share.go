@@ -260,6 +260,7 @@ func readPack(ctx context.Context, store cloud.Store, prefix string) (packRecord
 // unpack brings a pack here. It gets its name when its hash was right.
 func (e *ensurer) unpack(ctx context.Context, rec packRecord) error {
 	e.c.Log("software: unpacking the environment that " + rec.By + " built")
+	e.touch(ctx, rec)
 	if err := e.clear(); err != nil {
 		return err
 	}

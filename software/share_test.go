@@ -437,3 +437,50 @@ func TestHostileArchive(t *testing.T) {
 		t.Errorf("link to %q", to)
 	}
 }
+
+func TestCollect(t *testing.T) {
+	t.Parallel()
+	dir, sw := reqs(t)
+	store, root := cloudtest.NewStore(), filepath.Join(t.TempDir(), "root")
+	m := newMachine(t, "i-a")
+	m.program("uv", fakeUV)
+	if _, err := Ensure(t.Context(), m.config(store, sw, dir, root)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := Collect(t.Context(), store, time.Now().Add(-time.Hour)); n != 0 || err != nil {
+		t.Errorf("a young one: %d, %v", n, err)
+	}
+	// A use is noted when the last one was long ago.
+	e := (&ensurer{c: m.config(store, sw, dir, root)}).forTest(t, firstID(t, store))
+	rec, err := readPack(t.Context(), store, e.prefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec.At = time.Now().Add(-48 * time.Hour)
+	if err := store.Put(t.Context(), e.prefix()+"pack.json", mustJSON(rec)); err != nil {
+		t.Fatal(err)
+	}
+	move(t, root)
+	if env, err := Ensure(t.Context(), m.config(store, sw, dir, root)); err != nil || !env.Unpacked {
+		t.Fatalf("%+v %v", env, err)
+	}
+	if rec, err = readPack(t.Context(), store, e.prefix()); err != nil || time.Since(rec.At) > time.Minute {
+		t.Errorf("the use was not noted: %v %v", rec.At, err)
+	}
+	if n, err := Collect(t.Context(), store, time.Now().Add(time.Hour)); n != 1 || err != nil {
+		t.Errorf("an old one: %d, %v", n, err)
+	}
+	_ = store.List(t.Context(), "software/", func(o cloud.ObjectInfo) bool {
+		t.Errorf("%s was left", o.Key)
+		return true
+	})
+}
+
+func firstID(t testing.TB, store cloud.Store) (id string) {
+	t.Helper()
+	_ = store.List(t.Context(), "software/", func(o cloud.ObjectInfo) bool {
+		id = strings.Split(o.Key, "/")[1]
+		return false
+	})
+	return id
+}
