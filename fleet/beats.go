@@ -467,6 +467,12 @@ func (f *Fleet) end(m *machine, why string, at time.Time) {
 	if m.phase == ended {
 		return
 	}
+	if !m.endedBy.IsZero() && m.endedBy.Before(at) {
+		at = m.endedBy
+	}
+	if at.Before(m.Joined) {
+		at = m.Joined
+	}
 	m.phase, m.Ended, m.Why = ended, at, why
 	f.setLive(m.ID, nil)
 	rec := m.Machine

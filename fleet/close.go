@@ -47,6 +47,8 @@ const (
 	// idleWithin is how long a machine that has left may take to say that it
 	// waits for another run.
 	idleWithin = 5 * time.Second
+	// launchesWithin is how long a launch on its way is waited for.
+	launchesWithin = 20 * time.Second
 	// settleWithin is how long after its last heartbeat a machine may take to
 	// say that it waits for another run.
 	settleWithin = 5 * time.Second
@@ -75,7 +77,11 @@ func (f *Fleet) close(ctx context.Context) (Left, error) {
 	defer cancel()
 	_ = f.out.Close()
 	f.finish(ctx)
+	f.awaitLaunches(ctx)
 	left, err := f.endMachines(ctx)
+	if f.abandoned.Load() {
+		err = nil // another coordinator has the run; it counts
+	}
 	// Nothing is left for the loop to do.
 	f.cancel()
 	<-f.done
@@ -131,6 +137,28 @@ func (f *Fleet) finish(ctx context.Context) {
 	}
 }
 
+// awaitLaunches waits for machines that are being launched: what the cloud
+// does not show yet cannot be counted.
+func (f *Fleet) awaitLaunches(ctx context.Context) {
+	none := make(chan struct{})
+	f.watch(none, func() bool {
+		for _, k := range f.s.kinds {
+			if k.asked > 0 {
+				return false
+			}
+		}
+		return true
+	})
+	t := time.NewTimer(launchesWithin)
+	defer t.Stop()
+	select {
+	case <-none:
+	case <-t.C:
+	case <-ctx.Done():
+	case <-f.done:
+	}
+}
+
 func (s *state) anyAlive() bool {
 	for _, m := range s.machines {
 		if m.alive() {
@@ -154,8 +182,11 @@ func (s *state) keepAlive() time.Duration {
 func (f *Fleet) endMachines(ctx context.Context) (Left, error) {
 	var left Left
 	start := time.Now()
-	f.do(func() { left.KeepAlive = f.s.keepAlive() })
+	f.sync(func() { left.KeepAlive = f.s.keepAlive() })
 	for try := 0; ; try++ {
+		if f.abandoned.Load() {
+			return left, nil
+		}
 		list, err := f.cfg.Machines.List(ctx, f.cfg.Run)
 		if err != nil {
 			if ctx.Err() != nil || time.Since(start) > countWithin {

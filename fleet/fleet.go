@@ -155,6 +155,7 @@ func (f *Fleet) decide(now time.Time) {
 		return
 	}
 	f.out.register()
+	f.s.pruneLost(now)
 	if f.s.stop == "" {
 		f.s.demand, f.s.stopped = f.cfg.Coordinator.Demand(), f.cfg.Coordinator.StoppedFunctions()
 	}

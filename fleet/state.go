@@ -45,6 +45,22 @@ type state struct {
 	warned   map[string]time.Time
 }
 
+// forgetLost is how long after the end of a machine the sessions of it that
+// were given up stay named: by then no message about its ranges goes round.
+const forgetLost = 30 * time.Minute
+
+// pruneLost forgets sessions that were given up long ago.
+func (s *state) pruneLost(now time.Time) {
+	old := func(name string) bool {
+		id, _ := cutLast(name)
+		m := s.machines[id]
+		return m != nil && m.phase == ended && now.Sub(m.Ended) > forgetLost
+	}
+	if slices.ContainsFunc(s.lost, old) {
+		s.lost = slices.DeleteFunc(slices.Clone(s.lost), old)
+	}
+}
+
 // kindState is a kind and what is going on with it.
 type kindState struct {
 	Kind
@@ -97,8 +113,9 @@ type machine struct {
 	past    int
 	rejoin  bool
 	worked  bool
-	noBeats bool // it took over: must answer
-	answers bool // it has answered to this coordinator
+	endedBy time.Time // when it had ended at the latest; zero: not known
+	noBeats bool      // it is from before the takeover, and must answer
+	answers bool      // it has answered to this coordinator
 }
 
 // heldRange is a range that was handed out.

@@ -71,7 +71,7 @@ func (f *Fleet) begin() error {
 	}
 	f.takeHints(f.hints)
 	if before.Epoch > 0 {
-		if err := f.takeOver(); err != nil {
+		if err := f.takeOver(before); err != nil {
 			return err
 		}
 	} else {
@@ -111,7 +111,7 @@ func (f *Fleet) open(held []cloud.Range) {
 }
 
 // takeOver finds the machines of earlier coordinators and waits for them.
-func (f *Fleet) takeOver() error {
+func (f *Fleet) takeOver(before wire.Control) error {
 	start := time.Now()
 	var ids []string
 	err := retry(f.ctx, func() error {
@@ -139,7 +139,7 @@ func (f *Fleet) takeOver() error {
 	folded := f.cfg.Coordinator.Folded()
 	ready := make(chan struct{})
 	f.do(func() {
-		f.found(alive, ids, folded)
+		f.found(alive, ids, folded, before.Until.Add(grace))
 		close(ready)
 	})
 	select {
@@ -171,9 +171,14 @@ func (f *Fleet) takeOver() error {
 	}
 }
 
-// found takes in machines that earlier coordinators rented. Only the loop calls it.
-func (f *Fleet) found(alive map[string]cloud.Machine, beats []string, folded map[string]int) {
+// found takes in machines that earlier coordinators rented. Those that are gone
+// had ended by the time at which their grant ended. Only the loop calls it.
+func (f *Fleet) found(alive map[string]cloud.Machine, beats []string, folded map[string]int, granted time.Time) {
 	s := f.s
+	by := granted
+	if now := time.Now(); now.Before(by) {
+		by = now
+	}
 	for _, x := range alive {
 		f.adopt(x)
 	}
@@ -187,13 +192,21 @@ func (f *Fleet) found(alive map[string]cloud.Machine, beats []string, folded map
 			if !open && slices.ContainsFunc(s.limits.Past, func(p task.Machine) bool { return p.ID == id }) {
 				continue
 			}
-			m = &machine{Machine: p, missing: vanished, confirmed: true, phase: working, seen: time.Now()}
+			m = &machine{Machine: p, endedBy: by, missing: vanished, confirmed: true, phase: working, seen: time.Now()}
 			if !open { // launched, but never recorded
 				m.ID, m.Joined = id, time.Now()
 			}
 			s.machines[id] = m
 		}
 		m.noBeats = true
+	}
+	for _, p := range slices.Clone(s.limits.Past) { // they never said hello
+		if _, ok := alive[p.ID]; !ok && p.Ended.IsZero() && !slices.Contains(beats, p.ID) {
+			p, _ = s.takePast(p.ID)
+			m := &machine{Machine: p, endedBy: by}
+			s.machines[p.ID] = m
+			f.end(m, "it ended while there was no coordinator", by)
+		}
 	}
 	for name, n := range folded {
 		id, _ := cutLast(name)

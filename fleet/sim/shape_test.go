@@ -23,12 +23,12 @@ func bound(n, slots int, seconds func(string, int, int) float64) float64 {
 	return max(longest, work/float64(slots))
 }
 
-// TestCloseToTheBound is the simulation of the issue at a tenth of its size;
+// TestCloseToTheBound is the simulation of the issue, but smaller;
 // bench/fleet has the whole.
 func TestCloseToTheBound(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		const n, machines, boot = 10_000, 50, 40.0
+		const n, machines, boot = 4000, 25, 40.0
 		seconds := lognormal(1, 30, 0.5)
 		w := world(t, Config{Source: mapOf(n, ""), Seconds: seconds, Kind: fleet.Kind{Max: machines}, Latency: latency})
 		o := whole(t, w)
@@ -135,7 +135,8 @@ func TestWarm(t *testing.T) {
 func TestNobodyComesBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := world(t, Config{Source: mapOf(1000, ""), Seconds: lognormal(5, 60, 0.3), Kind: fleet.Kind{Max: 10}, Latency: latency, Unattended: 5 * time.Minute})
+		kind := fleet.Kind{Max: 10, Types: []string{"fake.large"}, Price: func(string, bool) float64 { return 1 }}
+		w := world(t, Config{Source: mapOf(300, ""), Seconds: lognormal(5, 60, 0.3), Kind: kind, Latency: latency, Unattended: 5 * time.Minute})
 		ctx := t.Context()
 		if err := w.Create(ctx, "r"); err != nil {
 			t.Fatal(err)
@@ -154,12 +155,16 @@ func TestNobodyComesBack(t *testing.T) {
 		if gone := time.Since(died); gone > 6*time.Minute || gone < 3*time.Minute {
 			t.Errorf("the machines ended %v after their coordinator; unattended is 5m", gone)
 		}
+		time.Sleep(24 * time.Hour)
 		if r, err = w.Start(ctx, "r"); err != nil { // and another goes on
 			t.Fatal(err)
 		}
 		report, _, err := r.Wait()
-		succeeded(t, outcome{report: report, err: err}, 1000)
+		succeeded(t, outcome{report: report, err: err}, 300)
 		w.Wait()
+		if d := report.CostUSD / (w.Billed() / 3600); d < 0.95 || d > 1.1 {
+			t.Errorf("$%.2f were reported, $%.2f spent", report.CostUSD, w.Billed()/3600)
+		}
 	})
 }
 
