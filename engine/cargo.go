@@ -33,17 +33,19 @@ type cargo struct {
 	// the caller's environment, and envFile the variables of env_file: variable
 	// to name in values.
 	secrets, kept, envFile map[string]string
-	files                  map[string]bool // local file items, by path
+	files                  map[string]bool // local file items, by path below dir
+	dir                    string
 
 	// Known when it was sent:
 	keys  []string           // of the code of each kind
+	index string             // of files: the key under which machines find them
 	agent map[string]Program // by architecture
 }
 
 // gather finds out what a run takes along. items are those of its maps, as far
 // as they are known.
 func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipeline, q *Quote, items []planner.Items) (*cargo, error) {
-	c := &cargo{quote: q, files: map[string]bool{}, agent: map[string]Program{}}
+	c := &cargo{quote: q, files: map[string]bool{}, dir: h.Dir, agent: map[string]Program{}}
 	if err := e.gatherSecrets(c, p, h); err != nil {
 		return nil, err
 	}
@@ -224,6 +226,13 @@ func (e *Engine) upload(ctx context.Context, c *cargo) error {
 				return err
 			})
 		},
+		func() (err error) {
+			if len(c.files) == 0 {
+				return nil
+			}
+			c.index, _, err = bundle.PushFiles(ctx, e.Store, c.dir, slices.Sorted(maps.Keys(c.files)), bundle.Options{CacheDir: e.cacheDir()})
+			return err
+		},
 	)
 	if err != nil {
 		return err
@@ -248,7 +257,7 @@ func (e *Engine) settle(ctx context.Context, h *executor.Header, p *spec.Pipelin
 		k := &c.quote.Kinds[i]
 		r := kindRecord{Base: k.kind.Base, Region: k.Region, Choices: k.choices}
 		r.Setup.Code, r.Setup.Secrets, r.Setup.EnvFile, r.Setup.NoCache = c.keys[i], secrets, envFile, noCache
-		r.Setup.SoftwareID = c.software[i]
+		r.Setup.Files, r.Setup.SoftwareID = c.index, c.software[i]
 		if c.software[i] != "" {
 			r.Setup.Software = &k.kind.Software
 		}

@@ -27,6 +27,9 @@ functions:
       echo "$GREETING ${{ item }}"
       bash lib/double.sh ${{ item }} > "$COILED_JOBS_RESULT"
     hardware: {vm_type: m6i.large, keepalive: 0s, n_workers: [0, 3]}
+  words:
+    map: {glob: "data/*.txt"}
+    run: wc -w < ${{ item }} > "$COILED_JOBS_RESULT"
   sum:
     needs: double
     run: |
@@ -39,7 +42,8 @@ func TestRunOnAFleet(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	e := c.engine("TOKEN=geheim")
-	file := write(t, "pipeline.yaml", fleetPipeline, "lib/double.sh", "echo $((2 * $1))\n", "out/.keep", "", ".env", "x=1\n")
+	file := write(t, "pipeline.yaml", fleetPipeline, "lib/double.sh", "echo $((2 * $1))\n", "out/.keep", "",
+		".env", "x=1\n", "data/a b.txt", "one two\n", "data/c.txt", "three\n")
 	h := apply(t, e, ApplyOptions{File: file})
 	r := ended(t, h, executor.RunSucceeded)
 	if r.Machines < 1 || r.Machines > 3 || r.CostUSD <= 0 {
@@ -52,6 +56,11 @@ func TestRunOnAFleet(t *testing.T) {
 	res, err := v.Result(t.Context(), "sum", 0)
 	if err != nil || string(res) != "380" {
 		t.Errorf("result %s, %v", res, err)
+	}
+	for i, want := range []string{"2", "1"} {
+		if res, err := v.Result(t.Context(), "words", i); err != nil || string(res) != want {
+			t.Errorf("words %d: %s, %v", i, res, err)
+		}
 	}
 	if _, _, err := e.FetchOutputs(t.Context(), h.Run, "", -1, filepath.Dir(file)); err != nil {
 		t.Error(err)
@@ -310,7 +319,7 @@ func TestNobodyRentsWithoutConsent(t *testing.T) {
 	t.Parallel()
 	c := newCloud(t)
 	e := c.engine("TOKEN=geheim")
-	file := write(t, "pipeline.yaml", fleetPipeline, "lib/double.sh", "")
+	file := write(t, "pipeline.yaml", fleetPipeline, "lib/double.sh", "", "data/a.txt", "")
 	p, err := e.Plan(t.Context(), ApplyOptions{File: file})
 	if err != nil {
 		t.Fatal(err)
@@ -321,7 +330,7 @@ func TestNobodyRentsWithoutConsent(t *testing.T) {
 	if !errors.Is(err, no) || asked == nil {
 		t.Fatalf("%v, asked %v", err, asked)
 	}
-	for _, want := range []string{"double, sum", "up to 3 x m6i.large", "east-1", "stops at $20.00"} {
+	for _, want := range []string{"double, words, sum", "up to 3 x m6i.large", "east-1", "stops at $20.00"} {
 		if !strings.Contains(asked.String(), want) {
 			t.Errorf("%q does not say %q", asked, want)
 		}
