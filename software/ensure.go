@@ -125,6 +125,7 @@ type ensurer struct {
 	n    *needs
 	home string // of the environment, below Root
 	out  *Environment
+	bad  string // key of a pack that was found damaged or gone
 }
 
 func (e *ensurer) run(ctx context.Context) error {

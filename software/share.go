@@ -62,6 +62,7 @@ func (e *ensurer) share(ctx context.Context) error {
 	for first := true; ; first = false {
 		rec, err := readPack(ctx, e.c.Store, prefix)
 		switch {
+		case err == nil && rec.Key == e.bad:
 		case err == nil:
 			err = e.unpack(ctx, rec)
 			if err == nil {
@@ -71,18 +72,17 @@ func (e *ensurer) share(ctx context.Context) error {
 				return err
 			}
 			// The pack is damaged or was removed: it has to be made again.
-			e.c.Log("software: " + err.Error() + ": building it again")
-			if err := e.c.Store.Delete(ctx, prefix+"pack.json"); err != nil {
-				return err
-			}
-		case !gone(err):
+			e.c.Log("software: " + err.Error() + ": it has to be built again")
+			e.bad = rec.Key
+		case !gone(err) && cloud.KindOf(err) != cloud.KindCorrupt:
 			return err
 		}
 		n, claim, err := e.lastBuilder(ctx, prefix)
 		if err != nil {
 			return err
 		}
-		failed := false
+		// Who made a pack that is damaged has done with it.
+		failed := e.bad != "" && e.bad == packKey(prefix, claim)
 		if n > 0 {
 			f, err := readJSON[failure](ctx, e.c.Store, failedKey(prefix, n))
 			switch {
@@ -211,7 +211,7 @@ func (e *ensurer) refresh(ctx context.Context, key string, claim builder) (stop 
 
 // pack stores the environment, and says where.
 func (e *ensurer) pack(ctx context.Context, prefix string, claim builder) error {
-	rec := packRecord{Key: prefix + "pack-" + claim.Nonce, By: e.c.Machine, At: time.Now().UTC()}
+	rec := packRecord{Key: packKey(prefix, claim), By: e.c.Machine, At: time.Now().UTC()}
 	pr, pw := io.Pipe()
 	h := sha256.New()
 	count := &counter{}
@@ -234,13 +234,17 @@ func (e *ensurer) pack(ctx context.Context, prefix string, claim builder) error 
 	if !taken(err) {
 		return err
 	}
-	// Whoever was first: both are good. Ours is of no use, unless it was ours.
 	have, err := readPack(ctx, e.c.Store, prefix)
-	if err == nil && have.Key != rec.Key {
-		err = e.c.Store.Delete(ctx, rec.Key)
+	if err == nil && e.bad != "" && have.Key == e.bad || cloud.KindOf(err) == cloud.KindCorrupt {
+		return e.c.Store.Put(ctx, prefix+"pack.json", mustJSON(rec))
 	}
+	// Whoever was first: both are good. Ours is of no use then, and Collect
+	// removes it: machines may not delete.
 	return err
 }
+
+// packKey is where the pack of a builder lies.
+func packKey(prefix string, b builder) string { return prefix + "pack-" + b.Nonce }
 
 type counter struct{ n int64 }
 

@@ -310,6 +310,7 @@ func TestDamagedPack(t *testing.T) {
 	}{
 		{"a bit", func(b []byte) []byte { b[len(b)/2] ^= 1; return b }},
 		{"cut", func(b []byte) []byte { return b[:len(b)/2] }},
+		{"empty", func([]byte) []byte { return []byte{} }},
 		{"gone", func([]byte) []byte { return nil }},
 		{"another archive", func([]byte) []byte {
 			return archive(t, tar.Header{Name: "env/bin/python", Typeflag: tar.TypeReg, Mode: 0o755})
@@ -344,8 +345,10 @@ func TestDamagedPack(t *testing.T) {
 				t.Fatal(err)
 			}
 			move(t, root)
-			cfg := m.config(store, sw, dir, root)
-			cfg.pace.dead = 50 * time.Millisecond
+			// At once: nobody is waited for. And without deleting, which machines
+			// may not.
+			cfg := m.config(cloudtest.Faulty(store, cloudtest.Fault{Op: cloudtest.OpDelete, Times: -1, Kind: cloud.KindDenied}), sw, dir, root)
+			cfg.pace.dead = time.Hour
 			env, err := Ensure(t.Context(), cfg)
 			if err != nil || !env.Built {
 				t.Fatalf("%+v, %v", env, err)
