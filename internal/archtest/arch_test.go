@@ -88,6 +88,10 @@ var rules = []rule{
 		why: "environments are built on any machine and shared through any store",
 	},
 	{
+		from: []string{"engine"}, to: []string{"cloud/..."}, but: []string{"cloud", "cloud/local"},
+		why: "what the engine needs of a cloud beside this machine, cmd fills in",
+	},
+	{
 		from: []string{"..."}, to: []string{"cmd/..."}, but: []string{"cmd/..."},
 		why: "the command line is on top",
 	},
