@@ -339,3 +339,50 @@ func TestNobodyRentsWithoutConsent(t *testing.T) {
 		t.Errorf("recorded: %v, %v", runs, err)
 	}
 }
+
+// A budget that is used up stops the run: exit code 4 in the end.
+func TestBudgetStopsAFleetRun(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t)
+	dir := t.TempDir()
+	max := 0.01 // less than two minutes of two machines
+	e := c.engine("TOKEN=geheim")
+	h := apply(t, e, ApplyOptions{File: write(t, "pipeline.yaml", waitingPipeline(dir, "0s")), MaxCost: &max})
+	r := ended(t, h, executor.RunStopped)
+	if !strings.Contains(r.Reason, "limits.cost") || r.CostUSD > max {
+		t.Errorf("stopped after $%f because of %q", r.CostUSD, r.Reason)
+	}
+	// With more it goes on.
+	touch(t, filepath.Join(dir, "go"))
+	more := 5.0
+	again, err := e.Resume(t.Context(), h.Run, ContinueOptions{MaxCost: &more})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended(t, again, executor.RunSucceeded)
+}
+
+func TestRegionOfInputs(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, function, want string }{
+		{"named", "{command: [x], hardware: {region: eu-west-1}}", "eu-west-1"},
+		{"not named", "{command: [x], map: {lines: s3://west/list}}", "east-1"},
+		{"auto", "{command: [x], map: {glob: 's3://${{ params.bucket }}/*.csv'}, hardware: {region: auto}}", "region of west"},
+		{"auto, in a matrix", "{command: [x], map: {matrix: {a: {items: [1]}, f: {lines: s3://west/list}}}, hardware: {region: auto}}", "region of west"},
+		{"auto, without inputs", "{command: [x], hardware: {region: auto}}", "region of team"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			e := newCloud(t).engine()
+			e.AWS.BucketRegion = func(_ context.Context, bucket string) (string, error) { return "region of " + bucket, nil }
+			p, err := executor.Bind([]byte("name: p\ncloud: aws\nparams: {bucket: west}\nfunctions:\n  f: "+tt.function+"\n"), "p.yaml", nil, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := e.regionOf(t.Context(), p, kindsOf(p.Functions)[0], p.Functions)
+			if err != nil || got != tt.want {
+				t.Errorf("%q, %v; want %q", got, err, tt.want)
+			}
+		})
+	}
+}
