@@ -8,6 +8,7 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/task"
+	"github.com/coiled-jobs/coiled-jobs/wire"
 )
 
 // Handle is a run that this process coordinates or watches. Its methods are
@@ -78,6 +79,24 @@ func (h *Handle) Live() []task.Live {
 		return h.joined.handle().Live()
 	}
 	return nil
+}
+
+// Fleet counts the rented machines that this process coordinates: those that
+// start, and those that work or leave. None where it rents none.
+func (h *Handle) Fleet() (starting, working int) {
+	if h.session == nil || h.session.fleet == nil {
+		return 0, 0
+	}
+	for _, m := range h.session.fleet.fleet.Machines() {
+		switch m.State {
+		case "ended", wire.StateGone:
+		case "booting", wire.StatePreparing:
+			starting++
+		default:
+			working++
+		}
+	}
+	return starting, working
 }
 
 // Notices yields what happens; closed at the end of the run.

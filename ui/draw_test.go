@@ -276,3 +276,20 @@ func TestTable(t *testing.T) {
 		t.Errorf("%q", b.String())
 	}
 }
+
+func TestFrameCountsMachines(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		starting, working int
+		want              string
+	}{
+		{0, 0, ""}, {2, 0, " · 2 machines starting"}, {1, 3, " · 3 machines, 1 starting"}, {0, 1, " · 1 machine"},
+	} {
+		f := &Frame{Starting: tt.starting, Working: tt.working, Report: executor.Report{Pipeline: "p"}}
+		lines := f.Lines(Style{}, 200, 24)
+		got := lines[len(lines)-1]
+		if want := "p  starting · 0 of 0 tasks" + tt.want; got != want {
+			t.Errorf("%d, %d: %q, want %q", tt.starting, tt.working, got, want)
+		}
+	}
+}

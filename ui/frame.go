@@ -18,6 +18,8 @@ type Frame struct {
 	Now    time.Time
 	// Note is a line such as "cancelling: press Ctrl-C again to exit at once".
 	Note string
+	// Starting and Working are rented machines.
+	Starting, Working int
 	// Hidden is the number of failures that were counted but not shown.
 	Hidden int
 }
@@ -72,6 +74,14 @@ func (f *Frame) footer(st Style, t Totals) string {
 			s += " (" + Count(f.Hidden) + " not shown)"
 		}
 		parts = append(parts, s)
+	}
+	switch {
+	case f.Starting > 0 && f.Working > 0:
+		parts = append(parts, fmt.Sprintf("%s, %s starting", Plural(f.Working, "machine"), Count(f.Starting)))
+	case f.Starting > 0:
+		parts = append(parts, Plural(f.Starting, "machine")+" starting")
+	case f.Working > 0:
+		parts = append(parts, Plural(f.Working, "machine"))
 	}
 	if f.Report.CostUSD > 0 {
 		parts = append(parts, Dollars(f.Report.CostUSD))

@@ -54,11 +54,11 @@ func (p *Plain) Tick(r executor.Report, now time.Time) error {
 		return nil
 	}
 	p.done = t.Done
-	_, err := fmt.Fprintf(p.W, "%s %s\n", Clock(now.Local()), p.progress(t, now))
+	_, err := fmt.Fprintf(p.W, "%s %s\n", Clock(now.Local()), p.progress(r, t, now))
 	return err
 }
 
-func (p *Plain) progress(t Totals, now time.Time) string {
+func (p *Plain) progress(r executor.Report, t Totals, now time.Time) string {
 	of := Count(t.Tasks)
 	if !t.Known {
 		of += " or more"
@@ -70,11 +70,14 @@ func (p *Plain) progress(t Totals, now time.Time) string {
 	if t.Failed > 0 {
 		parts = append(parts, Count(t.Failed)+" failed")
 	}
-	if r := Rate(p.pace.Rate(t.Done, now)); r != "" {
-		parts = append(parts, r)
+	if rate := Rate(p.pace.Rate(t.Done, now)); rate != "" {
+		parts = append(parts, rate)
 	}
 	if left, ok := p.pace.Left(t, now); ok {
 		parts = append(parts, "about "+Seconds(max(left, 1))+" left")
+	}
+	if r.CostUSD > 0 {
+		parts = append(parts, Dollars(r.CostUSD))
 	}
 	return "progress: " + strings.Join(parts, ", ")
 }

@@ -152,7 +152,8 @@ func (f *follower) tick(now time.Time) {
 	} else {
 		f.pace.Observe(ui.Sum(r).Done, now)
 		width, height := size(f.app.stderr)
-		frame := ui.Frame{Report: r, Live: f.handle.Live(), Pace: &f.pace, Now: now, Note: f.note, Hidden: f.notices.Hidden()}
+		starting, working := f.handle.Fleet()
+		frame := ui.Frame{Starting: starting, Working: working, Report: r, Live: f.handle.Live(), Pace: &f.pace, Now: now, Note: f.note, Hidden: f.notices.Hidden()}
 		err = f.screen.Draw(frame.Lines(f.notices.Style, width, height))
 	}
 	f.broken = err != nil
