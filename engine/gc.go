@@ -31,6 +31,16 @@ func (e *Engine) GC(ctx context.Context, dry bool) ([]string, error) {
 		live[run] = alive
 		did = append(did, lines...)
 	}
+	if !dry {
+		if ids, err = e.stored(ctx); err != nil { // without those that were removed
+			return did, err
+		}
+		lines, err := e.gcContent(ctx, ids)
+		did = append(did, lines...)
+		if err != nil {
+			return did, err
+		}
+	}
 	lines, err := e.gcScratch(live, dry)
 	return append(did, lines...), err
 }
