@@ -100,6 +100,9 @@ func (r *Run) table() string {
 	return b.String() + "\n"
 }
 
+// maxExample is how much is shown of what a failed task has printed.
+const maxExample = 4 << 10
+
 // groupText is one kind of failure, with an example.
 func groupText(g *failures.Group) string {
 	var b strings.Builder
@@ -111,9 +114,9 @@ func groupText(g *failures.Group) string {
 		}
 		fmt.Fprintf(&b, "`%s/%d`, attempt %d\n\n", x.Function, x.Index, x.Attempt)
 		if text := strings.TrimSpace(string(x.Stderr)); text != "" {
-			b.WriteString(fence(text))
+			b.WriteString(Fence(text, maxExample))
 		} else {
-			b.WriteString(fence(x.Line))
+			b.WriteString(Fence(x.Line, maxExample))
 		}
 	}
 	b.WriteString("</details>\n")
@@ -134,6 +137,8 @@ func (r *Run) foot() string {
 	b.WriteString("\n\n```sh\n")
 	switch rep.Status {
 	case executor.RunSucceeded:
+	case executor.RunRunning, executor.RunPending:
+		fmt.Fprintf(&b, "coiled-jobs wait %s%s\n", rep.Run, at)
 	case executor.RunFailed:
 		fmt.Fprintf(&b, "coiled-jobs retry %s%s\n", rep.Run, at)
 	default:
@@ -184,11 +189,14 @@ func fence(text string) string {
 		}
 	}
 	ticks := strings.Repeat("`", n)
-	return ticks + "text\n" + strings.ToValidUTF8(clip(text, 4<<10), "�") + "\n" + ticks + "\n\n"
+	return ticks + "text\n" + strings.ToValidUTF8(text, "�") + "\n" + ticks + "\n\n"
 }
 
 // Fence is text that Markdown leaves alone, cut to max bytes.
 func Fence(text string, max int) string { return fence(clip(text, max)) }
+
+// Escape makes text harmless in Markdown and in a cell of a table.
+func Escape(s string) string { return escape(s) }
 
 // escape makes text harmless in Markdown and in a cell of a table.
 func escape(s string) string {

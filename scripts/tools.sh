@@ -2,7 +2,7 @@
 # Builds the tools that tests and CI use, at the versions that tools/go.mod
 # pins, into .cache/bin:
 #
-#   scripts/tools.sh versitygw staticcheck govulncheck moto
+#   scripts/tools.sh versitygw staticcheck govulncheck act actionlint moto
 #
 # moto is a Python program: it gets a virtual environment, .cache/moto, with the
 # versions that tools/moto/requirements.txt pins.
@@ -19,7 +19,9 @@ package() {
     versitygw) echo github.com/versity/versitygw/cmd/versitygw ;;
     staticcheck) echo honnef.co/go/tools/cmd/staticcheck ;;
     govulncheck) echo golang.org/x/vuln/cmd/govulncheck ;;
-    *) echo "tools.sh: no tool $1; there are versitygw, staticcheck, govulncheck and moto" >&2; exit 2 ;;
+    act) echo github.com/nektos/act ;;
+    actionlint) echo github.com/rhysd/actionlint/cmd/actionlint ;;
+    *) echo "tools.sh: no tool $1; there are versitygw, staticcheck, govulncheck, act, actionlint and moto" >&2; exit 2 ;;
   esac
 }
 

@@ -22,9 +22,16 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/ui"
 )
 
-// githubInput begins the names of the variables in which action.yml hands over
-// its inputs. They never become part of a command line.
-const githubInput = "COILED_JOBS_INPUT_"
+// What action.yml hands over: its inputs, and what it knows of the step. They
+// never become part of a command line, and tasks do not see them.
+const (
+	githubInput  = "COILED_JOBS_INPUT_"
+	githubStepOf = "COILED_JOBS_STEP"
+)
+
+// githubInputs are the inputs of action.yml that are read here. version is for
+// scripts/action-install, working-directory for the runner.
+var githubInputs = []string{"file", "command", "params", "cloud", "store", "key", "max-cost", "detach", "run", "outputs"}
 
 // newGithubCmd is what action.yml calls; everything it is told is in the
 // environment. All it prints goes to standard error: the runner reads both
@@ -33,28 +40,56 @@ func newGithubCmd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "__github run|cleanup", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			g := &githubStep{app: a}
-			if args[0] == "cleanup" {
-				return g.cleanup(cmd.Context())
+			g := newGithubStep(a)
+			switch args[0] {
+			case "run":
+				return g.tell(cmd.Context(), g.run(cmd.Context()))
+			case "cleanup":
+				return g.tell(cmd.Context(), g.cleanup(cmd.Context()))
 			}
-			return g.run(cmd.Context())
+			return usagef("__github %s: there are run and cleanup", args[0])
 		},
 	}
 }
 
 // githubStep is a step of a job.
 type githubStep struct {
-	app  *app
-	file string // as the input names it
+	app      *app
+	given    map[string]string // what action.yml hands over
+	file     string            // as the input names it
+	warnings []github.Annotation
+}
+
+// newGithubStep takes what action.yml hands over out of the environment, which
+// tasks inherit.
+func newGithubStep(a *app) *githubStep {
+	g := &githubStep{app: a, given: map[string]string{}}
+	a.environ = slices.DeleteFunc(slices.Clone(a.environ), func(kv string) bool {
+		name, value, _ := strings.Cut(kv, "=")
+		mine := strings.HasPrefix(name, githubInput) || strings.HasPrefix(name, githubStepOf)
+		if mine {
+			g.given[name] = value
+		}
+		return mine
+	})
+	if g.file = g.input("file"); g.file == "" {
+		g.file = "pipeline.yaml"
+	}
+	if s := g.input("store"); s != "" {
+		a.storeFlag = s
+	}
+	return g
 }
 
 func (g *githubStep) input(name string) string {
-	return strings.TrimSpace(g.app.getenv(githubInput + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))))
+	return strings.TrimSpace(g.given[githubInput+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))])
 }
 
-func (g *githubStep) flag(name string) (bool, error) {
+func (g *githubStep) flag(name string, unset bool) (bool, error) {
 	switch v := strings.ToLower(g.input(name)); v {
-	case "", "false", "no", "0":
+	case "":
+		return unset, nil
+	case "false", "no", "0":
 		return false, nil
 	case "true", "yes", "1":
 		return true, nil
@@ -64,42 +99,62 @@ func (g *githubStep) flag(name string) (bool, error) {
 }
 
 func (g *githubStep) run(ctx context.Context) error {
-	a := g.app
-	if g.file = g.input("file"); g.file == "" {
-		g.file = "pipeline.yaml"
+	command := g.input("command")
+	if command == "" {
+		command = "apply"
+		if strings.HasPrefix(g.app.getenv("GITHUB_EVENT_NAME"), "pull_request") {
+			command = "plan" // what anybody may ask for rents nothing
+		}
 	}
-	if s := g.input("store"); s != "" {
-		a.storeFlag = s
-	}
-	var err error
-	switch command := g.input("command"); command {
-	case "", "apply":
-		err = g.apply(ctx)
+	switch command {
+	case "apply":
+		return g.apply(ctx)
 	case "plan":
-		err = g.plan(ctx)
+		return g.plan(ctx)
 	case "wait":
-		err = g.wait(ctx)
-	default:
-		err = usagef("command: %q; there are apply, plan and wait", command)
+		return g.wait(ctx)
+	case "cancel":
+		return g.cancel(ctx)
 	}
-	return g.tell(err)
+	return usagef("command: %q; there are apply, plan, wait and cancel", command)
 }
 
-// tell makes annotations of what kept the run from starting.
-func (g *githubStep) tell(err error) error {
+// tell makes annotations of what kept the run from starting, or from being told
+// of.
+func (g *githubStep) tell(ctx context.Context, err error) error {
 	var problems spec.Problems
 	var exit *exitError
-	switch {
-	case err == nil, errors.As(err, &exit) && exit.err == nil:
+	if err == nil || errors.As(err, &exit) && exit.err == nil {
 		return err
-	case errors.As(err, &problems):
-		_ = github.Annotate(g.app.messages, github.Problems(problems, g.inRepository))
-		g.summarize("### ❌ " + filepath.Base(g.file) + " has mistakes\n\n" + github.Fence(message(err), github.MaxSummary/2))
-	default:
-		_ = github.Annotate(g.app.messages, []github.Annotation{{Level: "error", Title: program, Message: err.Error()}})
-		g.summarize("### ❌ " + filepath.Base(g.file) + " could not run\n\n" + github.Fence(message(err), github.MaxSummary/2))
 	}
+	if code, _ := exitCode(ctx, err); code == exitCancelled {
+		return err // GitHub says so itself
+	}
+	list, title := []github.Annotation{{Level: "error", Title: program, Message: err.Error()}}, "could not run"
+	if errors.As(err, &problems) {
+		list, title = github.Problems(problems, g.inRepository), "has mistakes"
+	}
+	g.annotate(list)
+	g.summarize("### ❌ " + github.Escape(filepath.Base(g.file)) + " " + title + "\n\n" + github.Fence(message(err), github.MaxSummary/2))
 	return err
+}
+
+// annotate writes the annotations of the step, once: errors first.
+func (g *githubStep) annotate(list []github.Annotation) {
+	list = append(list, g.warnings...)
+	g.warnings = nil
+	slices.SortStableFunc(list, func(a, b github.Annotation) int { return strings.Compare(a.Level, b.Level) }) // error, notice, warning
+	_ = github.Annotate(g.app.messages, list)                                                                  // standard error is gone: nobody reads them
+}
+
+// warn keeps warnings for the end, when it is known how many annotations are left.
+func (g *githubStep) warn(ps spec.Problems, texts []string) {
+	g.app.warn(ps)
+	g.warnings = append(g.warnings, github.Problems(ps, g.inRepository)...)
+	for _, text := range texts {
+		fmt.Fprintln(g.app.messages, "warning: "+ui.Clean(text))
+		g.warnings = append(g.warnings, github.Annotation{Level: "warning", File: g.inRepository(g.file), Message: text})
+	}
 }
 
 // inRepository is a path as GitHub knows it.
@@ -116,19 +171,44 @@ func (g *githubStep) inRepository(path string) string {
 	return filepath.ToSlash(rel)
 }
 
-// selection is the inputs as flags of apply and plan.
+// params are the lines name=value, or a JSON object.
+func (g *githubStep) params() (map[string]string, error) {
+	text := g.input("params")
+	if strings.HasPrefix(text, "{") {
+		var object map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(text), &object); err != nil {
+			return nil, usagef("params: begins like a JSON object but is none: %v", err)
+		}
+		params := map[string]string{}
+		for name, raw := range object {
+			var s string
+			switch err := json.Unmarshal(raw, &s); {
+			case err == nil && string(raw) != "null":
+				params[name] = s
+			case raw[0] == '{' || raw[0] == '[' || string(raw) == "null":
+				return nil, usagef("params: %s: write text, a number, true or false", name)
+			default:
+				params[name] = string(raw)
+			}
+		}
+		return params, nil
+	}
+	var lines []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimRight(line, "\r\n"); strings.TrimSpace(line) != "" {
+			lines = append(lines, strings.TrimLeft(line, " \t"))
+		}
+	}
+	return parseParams(lines)
+}
+
+// options is the inputs as flags of apply and plan.
 func (g *githubStep) options() (o engine.ApplyOptions, err error) {
 	o = engine.ApplyOptions{File: g.file, Cloud: g.input("cloud")}
 	if !slices.Contains([]string{"", "local", "aws"}, o.Cloud) {
 		return o, usagef("cloud: %q; write local or aws", o.Cloud)
 	}
-	var params []string
-	for line := range strings.Lines(g.input("params")) {
-		if line = strings.TrimRight(line, "\r\n"); strings.TrimSpace(line) != "" {
-			params = append(params, strings.TrimLeft(line, " \t"))
-		}
-	}
-	if o.Params, err = parseParams(params); err != nil {
+	if o.Params, err = g.params(); err != nil {
 		return o, err
 	}
 	if m := g.input("max-cost"); m != "" {
@@ -146,16 +226,17 @@ func (g *githubStep) key(o engine.ApplyOptions) string {
 		return key
 	}
 	a := g.app
-	if a.getenv("GITHUB_RUN_ID") == "" {
-		return ""
+	id := a.getenv("GITHUB_RUN_ID")
+	if id == "" || a.getenv("ACT") == "true" && id == "1" {
+		return "" // not GitHub; act calls all its runs 1
 	}
 	params, err := json.Marshal(o.Params) // keys are sorted
 	if err != nil {
 		return ""
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %s %q", g.inRepository(o.File), o.Cloud, params, g.input("matrix")))
-	return strings.Join([]string{"github", a.getenv("GITHUB_REPOSITORY"), a.getenv("GITHUB_RUN_ID"), a.getenv("GITHUB_JOB"),
-		a.getenv("GITHUB_ACTION"), hex.EncodeToString(sum[:6])}, "/")
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %s %q", g.inRepository(o.File), o.Cloud, params, g.given[githubStepOf+"_MATRIX"]))
+	return strings.Join([]string{"github", a.getenv("GITHUB_REPOSITORY"), id, a.getenv("GITHUB_JOB"),
+		g.given[githubStepOf], hex.EncodeToString(sum[:6])}, "/")
 }
 
 func (g *githubStep) apply(ctx context.Context) error {
@@ -164,7 +245,11 @@ func (g *githubStep) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if o.Detach, err = g.flag("detach"); err != nil {
+	if o.Detach, err = g.flag("detach", false); err != nil {
+		return err
+	}
+	download, err := g.flag("outputs", true)
+	if err != nil {
 		return err
 	}
 	o.Key = g.key(o)
@@ -181,27 +266,102 @@ func (g *githubStep) apply(ctx context.Context) error {
 			github.Mask(a.messages, a.getenv(s.Name))
 		}
 	}
-	_ = github.Annotate(a.messages, github.Problems(p.Warnings, g.inRepository))
+	g.warn(p.Warnings, p.Plan.Warnings)
+	if o.Detach && p.Pipeline.Cloud != "aws" {
+		return usagef("detach: this run is on the runner itself and would end with the job; leave detach out, or say cloud: aws")
+	}
+	if e, err = e.For(ctx, p.Pipeline.Cloud); err != nil {
+		return err
+	}
+	ask := &applyOptions{app: a, ApplyOptions: o, yes: true}
+	o.Confirm = func(q *engine.Quote) error { return ask.ask(ctx, e, p, q) }
+	m := memory{Store: e.Store.URL(), Key: o.Key}
+	g.remember(m)
 	h, err := e.Apply(ctx, p, o)
 	if err != nil {
 		return err
 	}
-	g.remember(h.Run)
+	m.Run = h.Run
+	m.Others = h.Elsewhere() && g.input("key") != ""
+	g.remember(m)
 	if o.Detach {
 		r := h.Snapshot()
 		r.Run, r.Pipeline = h.Run, p.Pipeline.Name
-		if r.Status == "" {
+		if !r.Status.Final() {
 			r.Status = executor.RunRunning
 		}
-		return g.end(&github.Run{Report: r, Pipeline: p.Pipeline, File: g.inRepository(g.file), Store: e.Store.URL(),
-			Notes: []string{"It goes on by itself; collect it with command: wait and run: " + h.Run}})
+		run := &github.Run{Report: r, Pipeline: p.Pipeline, File: g.inRepository(g.file), Store: e.Store.URL(), Key: o.Key}
+		if h.Joined != "" {
+			run.Notes = append(run.Notes, h.Joined)
+		}
+		if !r.Status.Final() {
+			run.Notes = append(run.Notes, "It goes on by itself. Collect it in a later job with command: wait, run: "+h.Run+", store: "+run.Store)
+		}
+		if err := g.end(run); err != nil {
+			return err
+		}
+		m.Told = true
+		g.remember(m)
+		return exitOfDetached(r.Status)
 	}
-	return g.follow(ctx, e, h)
+	if p.Pipeline.Cloud == "aws" {
+		defer a.sweepQuietly(ctx, e)()
+	}
+	return g.follow(ctx, e, h, download, func() { m.Told = true; g.remember(m) })
+}
+
+// exitOfDetached is the exit code of a step that does not wait: a run that goes
+// on is as it should be.
+func exitOfDetached(status executor.RunStatus) error {
+	if !status.Final() {
+		return nil
+	}
+	return exitOf(status)
+}
+
+// find looks up the run that the inputs name.
+func (g *githubStep) find(ctx context.Context) (*engine.Engine, string, error) {
+	a, ref, key := g.app, g.input("run"), g.input("key")
+	if ref == "" && key == "" {
+		return nil, "", usagef("command %s: name the run: with run, such as ${{ needs.start.outputs.run }}, or with the key it was started with", g.input("command"))
+	}
+	look := func(e *engine.Engine) (*engine.Engine, string, error) {
+		if ref == "" {
+			run, err := e.ByKey(ctx, key)
+			return e, run, err
+		}
+		run, store, err := e.Find(ctx, ref)
+		if err != nil {
+			return nil, "", err
+		}
+		found := *e
+		found.Store = store
+		return &found, run, nil
+	}
+	e, err := a.engine(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	there, run, err := look(e)
+	if err == nil || a.storeFlag != "" || a.getenv("COILED_JOBS_STORE") != "" {
+		return there, run, err
+	}
+	// Another runner started it: it is in the account's bucket.
+	if account, storeErr := e.For(ctx, "aws"); storeErr == nil {
+		if there, run, err = look(account); err == nil {
+			return there, run, nil
+		}
+	}
+	return nil, "", usagef("%s; name the store it is in: store, such as ${{ needs.start.outputs.store }}", strings.TrimSpace(err.Error()))
 }
 
 // wait follows a run that an earlier job has detached.
 func (g *githubStep) wait(ctx context.Context) error {
-	e, run, err := g.app.findRun(ctx, g.input("run"))
+	download, err := g.flag("outputs", true)
+	if err != nil {
+		return err
+	}
+	e, run, err := g.find(ctx)
 	if err != nil {
 		return err
 	}
@@ -209,92 +369,123 @@ func (g *githubStep) wait(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return g.follow(ctx, e, h)
+	return g.follow(ctx, e, h, download, func() {})
+}
+
+// cancel ends a run, whoever started it.
+func (g *githubStep) cancel(ctx context.Context) error {
+	e, run, err := g.find(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := e.Cancel(ctx, run, cleanupWait)
+	if err != nil {
+		return err
+	}
+	if !r.Status.Final() {
+		return fmt.Errorf("run %s was asked to end, but has not after %s; its machines end by their own limits", run, cleanupWait)
+	}
+	fmt.Fprintf(g.app.messages, "run %s: %s\n", run, r.Status)
+	shown, err := g.recorded(ctx, e, run)
+	if err != nil {
+		return err
+	}
+	return g.end(shown)
 }
 
 // follow shows a run in a fold of the log, and then what became of it.
-func (g *githubStep) follow(ctx context.Context, e *engine.Engine, h *engine.Handle) error {
+func (g *githubStep) follow(ctx context.Context, e *engine.Engine, h *engine.Handle, download bool, told func()) error {
 	a := g.app
+	after := context.WithoutCancel(ctx)
+	w := &waiting{noDownload: !download}
+	here, err := g.outputsHere(after, e, h.Run)
+	if err != nil {
+		return err
+	}
+	if here != "" {
+		w.noDownload = true // that is where they would go
+	}
 	endGroup := github.Group(a.messages, program+" "+h.Run)
 	quiet := github.Quiet(a.messages)
-	w := &waiting{}
-	if g.input("outputs") == "false" {
-		w.noDownload = true
-	}
-	err := a.attend(ctx, e, h, w)
+	err = a.attend(ctx, e, h, w)
 	quiet()
 	endGroup()
 	var exit *exitError
 	if err != nil && !errors.As(err, &exit) {
 		return err
 	}
-	told := context.WithoutCancel(ctx)
-	v, verr := executor.OpenView(told, e.Store, h.Run)
+	if here != "" && download && exit == nil {
+		_, written, ferr := e.FetchOutputs(after, h.Run, "", -1, here)
+		if ferr != nil {
+			return ferr
+		}
+		fmt.Fprintf(a.messages, "%s brought to %s\n", ui.Plural(len(written), "output"), here)
+	}
+	run, verr := g.recorded(after, e, h.Run)
 	if verr != nil {
 		return errors.Join(err, verr)
 	}
-	r, verr := v.Report(told)
-	if verr != nil {
-		return errors.Join(err, verr)
-	}
-	groups := groupView(told, v)
-	run := &github.Run{Report: r, Groups: groups.Groups(), Grouped: groups.Total(), Pipeline: v.Pipeline(),
-		File: g.inRepository(v.Header.File), Store: e.Store.URL(), Key: v.Header.Key}
 	if h.Joined != "" {
 		run.Notes = append(run.Notes, h.Joined)
 	}
-	return errors.Join(err, g.end(run))
+	if verr := g.end(run); verr != nil {
+		return errors.Join(err, verr)
+	}
+	if run.Report.Status.Final() {
+		told()
+	}
+	return err
+}
+
+// outputsHere is where outputs go if the folder that the run was started in is
+// not on this runner: beside the file, or the working directory.
+func (g *githubStep) outputsHere(ctx context.Context, e *engine.Engine, run string) (string, error) {
+	hd, err := executor.LoadHeader(ctx, e.Store, run)
+	if err != nil {
+		return "", err
+	}
+	if info, err := os.Stat(hd.Dir); err == nil && info.IsDir() {
+		return "", nil
+	}
+	dir := "."
+	if info, err := os.Stat(g.file); err == nil && info.Mode().IsRegular() {
+		dir = filepath.Dir(g.file)
+	}
+	return filepath.Abs(dir)
+}
+
+// recorded is a run as its journal has it.
+func (g *githubStep) recorded(ctx context.Context, e *engine.Engine, run string) (*github.Run, error) {
+	v, err := executor.OpenView(ctx, e.Store, run)
+	if err != nil {
+		return nil, err
+	}
+	r, err := v.Report(ctx)
+	if err != nil {
+		return nil, err
+	}
+	groups := groupView(ctx, v)
+	return &github.Run{Report: r, Groups: groups.Groups(), Grouped: groups.Total(), Pipeline: v.Pipeline(),
+		File: g.recordedFile(v.Header), Store: e.Store.URL(), Key: v.Header.Key}, nil
+}
+
+// recordedFile is where annotations point: the file as this repository has it,
+// also if another runner has it in another place.
+func (g *githubStep) recordedFile(h *executor.Header) string {
+	if path := g.inRepository(h.File); path != h.File {
+		return path
+	}
+	return g.inRepository(g.file)
 }
 
 // end writes the summary, the annotations and the outputs of the step.
 func (g *githubStep) end(run *github.Run) error {
-	g.summarize(run.Summary(g.room()))
-	if err := github.Annotate(g.app.messages, run.Annotations()); err != nil {
-		return err
-	}
 	r := &run.Report
+	fmt.Fprintf(g.app.messages, "%s: %s\n", r.Status, run.Line())
+	g.summarize(run.Summary(g.room()))
+	g.annotate(run.Annotations())
 	return g.outputs(map[string]string{"run": r.Run, "status": string(r.Status), "cost": fmt.Sprintf("%.4f", r.CostUSD),
 		"summary": run.Line(), "results": strings.TrimSuffix(run.Store, "/") + "/" + executor.Prefix(r.Run), "store": run.Store})
-}
-
-func (g *githubStep) outputs(values map[string]string) error {
-	var b strings.Builder
-	for _, name := range []string{"run", "status", "cost", "summary", "results", "store"} {
-		b.WriteString(github.Output(name, values[name]))
-	}
-	return appendFile(g.app.getenv("GITHUB_OUTPUT"), b.String())
-}
-
-// room is how much may still be added to the summary of the step.
-func (g *githubStep) room() int {
-	room := github.MaxSummary
-	if info, err := os.Stat(g.app.getenv("GITHUB_STEP_SUMMARY")); err == nil {
-		room -= int(info.Size())
-	}
-	return max(0, room-1024)
-}
-
-// summarize adds to the step's summary. That it cannot be shown is no reason
-// to fail.
-func (g *githubStep) summarize(text string) {
-	if len(text) > g.room() {
-		return
-	}
-	if err := appendFile(g.app.getenv("GITHUB_STEP_SUMMARY"), text+"\n"); err != nil {
-		fmt.Fprintf(g.app.messages, "warning: the step summary: %v\n", err)
-	}
-}
-
-func appendFile(path, text string) error {
-	if path == "" {
-		return nil
-	}
-	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(text)
-	return errors.Join(err, f.Close())
 }
 
 func (g *githubStep) plan(ctx context.Context) error {
@@ -306,16 +497,24 @@ func (g *githubStep) plan(ctx context.Context) error {
 	var text bytes.Buffer
 	shown := newApp(a.stdin, &text, a.stderr, a.environ)
 	shown.storeFlag = a.storeFlag
-	if err := runPlan(ctx, &planOptions{app: shown, ApplyOptions: o}); err != nil {
+	plan := &planOptions{app: shown, ApplyOptions: o}
+	plan.prices.ApplyOptions, plan.prices.Assume = o, assumed
+	if err := runPlan(ctx, plan); err != nil {
 		return err
 	}
 	end := github.Group(a.messages, "plan of "+filepath.Base(g.file))
+	quiet := github.Quiet(a.messages)
 	fmt.Fprint(a.messages, text.String())
+	quiet()
 	end()
-	body := "### 🗺️ Plan of " + filepath.Base(g.file) + "\n\n" + github.Fence(planText(text.String()), 60<<10) // a comment takes 64 KiB
+	body := "### 🗺️ Plan of " + github.Escape(filepath.Base(g.file)) + "\n\n" + github.Fence(planText(text.String()), maxComment)
 	g.summarize(body)
 	return g.outputs(map[string]string{"status": "planned", "summary": body})
 }
+
+// maxComment leaves room for words around a plan in a comment, which may have
+// 65536 characters.
+const maxComment = 60 << 10
 
 // planText aligns the table of a plan, which has tabs in a pipe.
 func planText(text string) string {
@@ -337,55 +536,4 @@ func planText(text string) string {
 		return text
 	}
 	return strings.TrimLeft(b.String(), "\n") + strings.Join(lines[len(t.Rows):], "\n")
-}
-
-// remembered is the file that tells the clean-up which run the step started.
-func (g *githubStep) remembered() string {
-	dir := g.app.getenv("RUNNER_TEMP")
-	if dir == "" {
-		return ""
-	}
-	sum := sha256.Sum256([]byte(g.app.getenv(githubInput + "STEP")))
-	return filepath.Join(dir, program+"-"+hex.EncodeToString(sum[:6]))
-}
-
-func (g *githubStep) remember(run string) {
-	if path := g.remembered(); path != "" {
-		_ = os.WriteFile(path, []byte(run+"\n"+g.app.storeFlag), 0o600)
-	}
-}
-
-// cleanup cancels the run of the step if it is still going on: the step was
-// cancelled, ran out of time, or was killed. A detached run is left alone.
-func (g *githubStep) cleanup(ctx context.Context) error {
-	a := g.app
-	b, err := os.ReadFile(g.remembered())
-	if err != nil {
-		return nil //nolint:nilerr // nothing was started
-	}
-	if detach, _ := g.flag("detach"); detach {
-		return nil
-	}
-	run, store, _ := strings.Cut(string(b), "\n")
-	if store != "" {
-		a.storeFlag = store
-	}
-	e, run, err := a.findRun(ctx, run)
-	if err != nil {
-		return err
-	}
-	v, err := executor.OpenView(ctx, e.Store, run)
-	if err != nil {
-		return err
-	}
-	r, err := v.Report(ctx)
-	if err != nil || r.Status.Final() {
-		return err
-	}
-	r, err = e.Cancel(ctx, run, cancelWait)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(a.messages, "run %s was still going on: %s\n", run, r.Status)
-	return nil
 }
