@@ -11,7 +11,6 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/fleet"
-	"github.com/coiled-jobs/coiled-jobs/hardware"
 	"github.com/coiled-jobs/coiled-jobs/spec"
 	"github.com/coiled-jobs/coiled-jobs/task"
 	"github.com/coiled-jobs/coiled-jobs/wire"
@@ -24,6 +23,7 @@ type fleetSession struct {
 	rec      *fleetRecord
 	fleet    *fleet.Fleet
 	machines *regions
+	prices   *priceBook
 }
 
 // handing is the queue of a coordinator, whose fleet is made after it.
@@ -42,13 +42,13 @@ func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 		}
 	}()
 	s := openSession(ctx)
-	f := &fleetSession{e: e, h: h, rec: rec}
+	f := &fleetSession{e: e, h: h, rec: rec, prices: newPriceBook(rec)}
 	s.fleet = f
 	self, _ := e.identity(ctx)
 	if f.machines, err = e.openMachines(ctx, h, p, rec, self); err != nil {
 		return nil, err
 	}
-	kinds, err := rec.kinds(executor.Selected(p, h.Functions, h.Only))
+	kinds, err := rec.kinds(executor.Selected(p, h.Functions, h.Only), f.prices)
 	if err != nil {
 		return nil, err
 	}
@@ -67,22 +67,26 @@ func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 		return nil, err
 	}
 	p = s.coord.Pipeline()
+	own := e.ownMachine(self)
 	f.fleet = fleet.New(fleet.Config{
 		Run: h.Run, Epoch: s.coord.Epoch, Store: e.Store, Machines: f.machines, Coordinator: s.coord,
 		OpenQueue: func(ctx context.Context, name string) (fleet.Queue, error) {
 			return e.AWS.OpenQueue(ctx, rec.Region, h.Run, name)
 		},
 		JoinQueue: func(ctx context.Context, url string) (cloud.Queue, error) { return e.AWS.JoinQueue(ctx, url) },
-		Kinds:     kinds, Limits: e.limits(p, rec, h, s.coord.Machines()), Unattended: p.Limits.Unattended, Expect: expected(p),
+		Kinds:     kinds, Limits: e.limits(p, rec, h, s.coord.Machines(), own), Unattended: p.Limits.Unattended, Expect: expected(p),
 		Tidy: f.tidy, Notice: func(text string) { s.notice(machineNotice(text)) },
 	})
 	queue.Queue = f.fleet.Queue()
 	s.live = f.fleet.Live
-	if self.ID != "" {
-		f.countSelf(s, self)
+	if own.ID != "" {
+		go s.coord.MachineChanged(own) // it waits for the loop, which begins later
 	}
+	following, stop := context.WithCancel(s.ctx)
+	go f.prices.follow(following, e.AWS.Catalogue)
 	f.fleet.Start(s.ctx)
 	go s.run(func() error {
+		stop()
 		if !s.report.Status.Final() {
 			f.fleet.Abandon() // its machines go on for the next coordinator
 		}
@@ -108,13 +112,17 @@ func machineNotice(text string) executor.Notice {
 	return executor.Notice{Time: time.Now(), Kind: noticeMachines, Text: text}
 }
 
-// countSelf records the machine of the coordinator: it costs money too.
-func (f *fleetSession) countSelf(s *session, self cloud.Machine) {
+// ownMachine is the machine of a coordinator as the run records it: it costs
+// money too. The zero Machine if nobody rented it.
+func (e *Engine) ownMachine(self cloud.Machine) task.Machine {
+	if self.ID == "" {
+		return task.Machine{}
+	}
 	m := task.Machine{ID: self.ID, Kind: coordinatorKind, Type: self.Type, Zone: self.Zone, Price: self.PricePerHour, Joined: self.Launched}
 	if m.Joined.IsZero() {
-		m.Joined = f.e.now()
+		m.Joined = e.now()
 	}
-	go s.coord.MachineChanged(m) // it waits for the loop, which begins later
+	return m
 }
 
 // coordinatorKind is the kind of the machine that a detached coordinator is on.
@@ -199,21 +207,20 @@ func (e *Engine) launch(h *executor.Header, p *spec.Pipeline, rec *fleetRecord, 
 }
 
 // kinds is what a fleet is told of the kinds of machines.
-func (rec *fleetRecord) kinds(fs []*spec.Function) ([]fleet.Kind, error) {
+func (rec *fleetRecord) kinds(fs []*spec.Function, prices *priceBook) ([]fleet.Kind, error) {
 	var all []fleet.Kind
 	for _, k := range kindsOf(fs) {
 		i := slices.IndexFunc(rec.Kinds, func(r kindRecord) bool { return r.Base == k.Base })
 		if i < 0 {
 			return nil, fmt.Errorf("nothing is recorded of the machines for %s: start the run anew, or continue it where the pipeline file is, with --code new", k.Base)
 		}
-		all = append(all, rec.Kinds[i].fleet(k))
+		all = append(all, rec.Kinds[i].fleet(k, prices))
 	}
 	return all, nil
 }
 
-func (r *kindRecord) fleet(k *kind) fleet.Kind {
+func (r *kindRecord) fleet(k *kind, prices *priceBook) fleet.Kind {
 	disk := diskOf(k.Hardware)
-	rates := hardware.RatesOf(r.Region)
 	f := fleet.Kind{
 		Name: r.Setup.Kind, Functions: k.Functions, Setup: r.Setup, Pool: r.Setup.Pool,
 		Spot: k.Hardware.SpotPolicy, Region: r.Region, DiskGB: disk, Tags: k.Hardware.Tags,
@@ -230,12 +237,7 @@ func (r *kindRecord) fleet(k *kind) fleet.Kind {
 			}
 			return 0
 		},
-		Price: func(t string, spot bool) float64 {
-			if c := r.choice(t); c != nil {
-				return rates.MachineHour(c.Offer.Price("", spot), disk)
-			}
-			return 0
-		},
+		Price:  func(t, zone string, spot bool) float64 { return prices.price(r.Region, t, zone, spot, disk) },
 		Memory: r.Choices[0].MemoryMiB << 20,
 	}
 	for _, c := range r.Choices {
@@ -245,12 +247,13 @@ func (r *kindRecord) fleet(k *kind) fleet.Kind {
 }
 
 // limits bound what a run rents from now on.
-func (e *Engine) limits(p *spec.Pipeline, rec *fleetRecord, h *executor.Header, past []task.Machine) fleet.Limits {
+func (e *Engine) limits(p *spec.Pipeline, rec *fleetRecord, h *executor.Header, past []task.Machine, own task.Machine) fleet.Limits {
 	limit := h.MaxCost
 	if rec.MaxCost != nil {
 		limit = rec.MaxCost
 	}
-	l := fleet.Limits{Cost: costLimit(p, limit), Machines: p.Limits.Machines, VCPUs: p.Limits.VCPUs, Past: past}
+	l := fleet.Limits{Cost: costLimit(p, limit), Machines: p.Limits.Machines, VCPUs: p.Limits.VCPUs, Own: own,
+		Past: slices.DeleteFunc(past, func(m task.Machine) bool { return m.ID == own.ID })}
 	if p.Limits.Duration > 0 {
 		l.Deadline = e.now().Add(p.Limits.Duration)
 	}

@@ -74,7 +74,9 @@ func (f fakeMachines) Launch(ctx context.Context, spec cloud.MachineSpec) ([]clo
 	}
 	list, err := f.Fleet.Launch(ctx, spec)
 	for i := range list {
-		list[i].PricePerHour = 0.36
+		if f.cloud == nil || !f.cloud.silent {
+			list[i].PricePerHour = 0.36
+		}
 	}
 	return list, err
 }
@@ -103,6 +105,8 @@ type fakeCloud struct {
 	store  *bucket
 	region *cloudtest.Region
 	env    []string
+	zones  []string // of each region; nil: its first
+	silent bool     // it does not say what machines cost
 
 	mu       sync.Mutex
 	queues   map[string]*fakeQueue
@@ -283,7 +287,11 @@ func (c *fakeCloud) aws(dead *atomic.Bool) *AWS {
 		Region:       "east-1",
 		BucketRegion: func(context.Context, string) (string, error) { return "east-1", nil },
 		Machines: func(_ context.Context, region, _ string, _ cloud.Store, launch func(cloud.MachineSpec) (Launch, error)) (Machines, error) {
-			m := newFakeMachines(c.region, region+"a")
+			zones := c.zones
+			if zones == nil {
+				zones = []string{region + "a"}
+			}
+			m := newFakeMachines(c.region, zones...)
 			m.launch, m.cloud, m.dead = launch, c, dead
 			return m, nil
 		},

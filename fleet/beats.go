@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"slices"
@@ -431,18 +432,16 @@ func (f *Fleet) add(m *machine) {
 	if m.kind != nil {
 		m.Kind = m.kind.Name
 		m.slots = max(1, m.kind.Slots(m.Type))
-		if m.Price == 0 {
-			m.Price = m.kind.Price(m.Type, m.Spot)
-		}
 	}
 	if was := s.machines[m.ID]; was != nil { // it has ended, and was invited again
 		s.limits.Past = append(slices.Clone(s.limits.Past), was.Machine)
 	}
 	if p, ok := s.takePast(m.ID); ok { // it goes on, rather than costing twice
 		m.Joined = p.Joined
-		if m.Price == 0 {
-			m.Price = p.Price
-		}
+		m.Price = cmp.Or(p.Price, m.Price)
+	}
+	if m.Price == 0 {
+		m.Price = s.priceOf(m)
 	}
 	m.Slots = m.slots
 	s.machines[m.ID] = m

@@ -28,6 +28,9 @@ func (s *state) spent(now time.Time) float64 {
 	for _, m := range s.machines {
 		sum += m.Cost(now)
 	}
+	if s.limits.Own.ID != "" {
+		sum += s.limits.Own.Cost(now)
+	}
 	return sum
 }
 
@@ -44,6 +47,9 @@ func (s *state) commitment(now, until time.Time) float64 {
 		if k.asked > 0 {
 			sum += float64(k.asked) * k.price() * max(until2h(now, until), time.Minute.Hours())
 		}
+	}
+	if own := &s.limits.Own; own.ID != "" {
+		sum += own.Cost(until) - own.Cost(now)
 	}
 	return sum
 }
@@ -133,6 +139,7 @@ func (s *state) tooMany(now time.Time) (drop []*machine, over bool) {
 	for _, k := range s.kinds {
 		need += float64(k.asked) * k.price() * shortest.Hours()
 	}
+	need += s.limits.Own.Price * shortest.Hours()
 	if need <= rest {
 		if len(list) > 0 || rest <= 0 {
 			return nil, rest <= 0

@@ -63,11 +63,12 @@ type Kind struct {
 	// Min and Max are how many there may be. Max 0: no machine can be rented.
 	Min, Max int
 	// Slots is the tasks that a machine of a type runs at a time, VCPUs its
-	// CPUs, Price its dollars per hour, where the machine does not say itself.
-	// May be nil: 1, 0 and 0.
+	// CPUs, Price its dollars per hour with all that belongs to it, where the
+	// machine does not say itself; zone "": in the dearest zone. They must not
+	// wait. May be nil: 1, 0 and 0.
 	Slots func(instanceType string) int
 	VCPUs func(instanceType string) int
-	Price func(instanceType string, spot bool) float64
+	Price func(instanceType, zone string, spot bool) float64
 	// Memory is the bytes that tasks can have. Of several kinds for a function
 	// the first is for all its tasks, the others for those that ask for more.
 	Memory int64
@@ -85,6 +86,9 @@ type Limits struct {
 	Spent float64
 	// Past are the machines of the run that were recorded by earlier coordinators.
 	Past []task.Machine
+	// Own is the machine that this coordinator is on, which costs money too; the
+	// zero Machine if nobody rented it.
+	Own task.Machine
 }
 
 // Coordinator is what a Fleet wants of the coordinator of its run. The methods

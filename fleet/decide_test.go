@@ -92,7 +92,9 @@ func TestLaunches(t *testing.T) {
 	t.Parallel()
 	cpus := func(string) int { return 4 }
 	plenty := running("f", 100, 0, 1000)
-	price := func(string, bool) float64 { return 1.2 }
+	price := func(_, _ string, _ bool) float64 { return 1.2 }
+	sizes := func(t string) int { return map[string]int{"small": 2, "large": 8}[t] }
+	own := task.Machine{ID: "me", Price: 1.8, Joined: start} // $0.15 in five minutes
 	for name, c := range map[string]struct {
 		kind   Kind
 		change func(*state)
@@ -108,6 +110,8 @@ func TestLaunches(t *testing.T) {
 		"limits.machines":             {Kind{Max: 100}, func(s *state) { s.limits.Machines = 9; s.with(4, nil) }, 5},
 		"limits.machines and leavers": {Kind{Max: 100}, func(s *state) { s.limits.Machines = 9; s.with(4, func(m *machine) { m.phase = leaving }) }, 5},
 		"limits.vcpus":                {Kind{Max: 100, VCPUs: cpus}, func(s *state) { s.limits.VCPUs = 30; s.with(2, nil) }, 5},
+		"limits.vcpus, largest type":  {Kind{Max: 100, VCPUs: sizes, Types: []string{"small", "large"}}, func(s *state) { s.limits.VCPUs = 30 }, 3},
+		"limits.cost, coordinator":    {Kind{Max: 100, Price: price}, func(s *state) { s.limits.Cost, s.limits.Own = 1, own }, 8},
 		"limits.cost":                 {Kind{Max: 100, Price: price}, func(s *state) { s.limits.Cost = 1 }, 10}, // $0.10 for five minutes
 		"limits.cost, some spent":     {Kind{Max: 100, Price: price}, func(s *state) { s.limits.Cost, s.limits.Spent = 1, 0.75 }, 2},
 		"no machine may be rented":    {Kind{}, nil, 0},
@@ -262,7 +266,7 @@ func TestWhenControlIsWritten(t *testing.T) {
 		"more machines":                    {func(s *state) { s.with(3, nil) }, 0, false},
 		"so many that they must be slower": {func(s *state) { s.with(500, nil) }, 0, true},
 	} {
-		s := stateOf(Kind{Max: 9, Price: func(string, bool) float64 { return 1 }}, running("f", 5, 0, 1))
+		s := stateOf(Kind{Max: 9, Price: func(string, string, bool) float64 { return 1 }}, running("f", 5, 0, 1))
 		c.change(s)
 		if _, got := s.decideControl(start.Add(c.after)); got != c.want {
 			t.Errorf("%s: %v", name, got)
@@ -314,7 +318,7 @@ func TestWarnings(t *testing.T) {
 func TestWhoGoesForMoney(t *testing.T) {
 	t.Parallel()
 	// $0.04 each for two minutes, $0.02 for the minute in which one ends.
-	s := stateOf(Kind{Max: 9, Price: func(string, bool) float64 { return 1.2 }}, running("f", 99, 0, 1)).with(4, nil)
+	s := stateOf(Kind{Max: 9, Price: func(string, string, bool) float64 { return 1.2 }}, running("f", 99, 0, 1)).with(4, nil)
 	s.limits.Cost = 1
 	live := func(id string, ago time.Duration) {
 		s.machines[id].beat.Live = []task.Live{{Started: start.Add(-ago).UnixNano()}}
@@ -345,7 +349,7 @@ func TestBudgetIsKept(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		price := rapid.Float64Range(0.01, 10).Draw(t, "price")
 		limit := rapid.Float64Range(0.01, 50).Draw(t, "limit")
-		s := stateOf(Kind{Max: rapid.IntRange(1, 200).Draw(t, "max"), Price: func(string, bool) float64 { return price }}, running("f", 1000, 0, 1000))
+		s := stateOf(Kind{Max: rapid.IntRange(1, 200).Draw(t, "max"), Price: func(string, string, bool) float64 { return price }}, running("f", 1000, 0, 1000))
 		s.limits.Cost = limit
 		now := start
 		for step := range rapid.IntRange(1, 60).Draw(t, "steps") {

@@ -139,7 +139,7 @@ func (s *state) launches(now time.Time) map[*kindState]int {
 	total, cpus := 0, 0
 	for _, k := range s.kinds {
 		total += k.asked
-		cpus += k.asked * k.VCPUs(k.firstType())
+		cpus += k.asked * k.mostVCPUs()
 	}
 	for _, m := range s.machines {
 		if m.phase == booting || m.phase == working || m.phase == leaving {
@@ -162,7 +162,7 @@ func (s *state) launches(now time.Time) map[*kindState]int {
 		if s.limits.Machines > 0 {
 			n = min(n, s.limits.Machines-total)
 		}
-		if c := k.VCPUs(k.firstType()); s.limits.VCPUs > 0 && c > 0 {
+		if c := k.mostVCPUs(); s.limits.VCPUs > 0 && c > 0 {
 			n = min(n, (s.limits.VCPUs-cpus)/c)
 		}
 		n = min(n, purse.affords(k.price()))
@@ -171,7 +171,7 @@ func (s *state) launches(now time.Time) map[*kindState]int {
 		}
 		out[k] += n
 		total += n
-		cpus += n * k.VCPUs(k.firstType())
+		cpus += n * k.mostVCPUs()
 		purse.take(n, k.price())
 	}
 	for _, k := range s.kinds { // each gets one before any gets more

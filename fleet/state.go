@@ -158,7 +158,7 @@ func newState(cfg *Config) *state {
 			ks.VCPUs = func(string) int { return 0 }
 		}
 		if ks.Price == nil {
-			ks.Price = func(string, bool) float64 { return 0 }
+			ks.Price = func(string, string, bool) float64 { return 0 }
 		}
 		s.kinds = append(s.kinds, ks)
 	}
@@ -177,16 +177,38 @@ func (k *kindState) firstType() string {
 func (k *kindState) price() float64 {
 	p := 0.0
 	for _, t := range k.Types {
-		p = max(p, k.Price(t, false))
+		p = max(p, k.Price(t, "", false))
 	}
 	if k.Spot == "spot" {
 		q := 0.0
 		for _, t := range k.Types {
-			q = max(q, k.Price(t, true))
+			q = max(q, k.Price(t, "", true))
 		}
 		return q
 	}
 	return p
+}
+
+// mostVCPUs is the CPUs of the largest machine that a launch may give.
+func (k *kindState) mostVCPUs() int {
+	n := 0
+	for _, t := range k.Types {
+		n = max(n, k.VCPUs(t))
+	}
+	return n
+}
+
+// priceOf is the dollars per hour of a machine that does not say so itself. One
+// of no kind costs what another would of its type: no machine is free.
+func (s *state) priceOf(m *machine) float64 {
+	k := m.kind
+	if k == nil && len(s.kinds) > 0 {
+		k = s.kinds[0]
+	}
+	if k == nil {
+		return 0
+	}
+	return k.Price(m.Type, m.Zone, m.Spot)
 }
 
 func (s *state) kindNamed(name string) *kindState {

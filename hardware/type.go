@@ -145,6 +145,18 @@ func (c *Catalogue) MachinePrice(name, zone string, spot bool, diskGB int) float
 	return rates.MachineHour(price, diskGB)
 }
 
+// MachineMost is the same in the zone where it is dearest: what a machine of the
+// type may cost, wherever it turns up.
+func (c *Catalogue) MachineMost(name string, spot bool, diskGB int) float64 {
+	most := c.MachinePrice(name, "", spot, diskGB)
+	if o := c.Offer(name); o != nil && spot {
+		for zone := range o.Spot {
+			most = max(most, c.MachinePrice(name, zone, true, diskGB))
+		}
+	}
+	return most
+}
+
 // QuotaClass is the group of families with which a type shares a quota of
 // vCPUs: Standard, G, P, X, F, Inf, Trn, HPC, DL, HighMem, Mac.
 func (t *Type) QuotaClass() string {

@@ -121,7 +121,7 @@ func TestBudget(t *testing.T) {
 		"coordinator dies":       {cost: 1, die: 4 * time.Minute},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			kind := fleet.Kind{Max: 20, Types: []string{"fake.large"}, Price: func(string, bool) float64 { return price }}
+			kind := fleet.Kind{Max: 20, Types: []string{"fake.large"}, Price: func(string, string, bool) float64 { return price }}
 			w := world(t, Config{Source: mapOf(400, ""), Seconds: lognormal(5, 60, 0.3), Kind: kind, Latency: latency, Log: logTo(), Limits: fleet.Limits{Cost: c.cost}})
 			ctx := t.Context()
 			if err := w.Create(ctx, "r"); err != nil {

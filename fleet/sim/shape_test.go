@@ -135,7 +135,7 @@ func TestWarm(t *testing.T) {
 func TestNobodyComesBack(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		kind := fleet.Kind{Max: 10, Types: []string{"fake.large"}, Price: func(string, bool) float64 { return 1 }}
+		kind := fleet.Kind{Max: 10, Types: []string{"fake.large"}, Price: func(string, string, bool) float64 { return 1 }}
 		w := world(t, Config{Source: mapOf(300, ""), Seconds: lognormal(5, 60, 0.3), Kind: kind, Latency: latency, Unattended: 5 * time.Minute})
 		ctx := t.Context()
 		if err := w.Create(ctx, "r"); err != nil {
