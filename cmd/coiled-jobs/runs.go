@@ -15,6 +15,7 @@ import (
 type runsOptions struct {
 	app       *app
 	all, json bool
+	key       string
 }
 
 func newRunsCmd(a *app, runF func(context.Context, *runsOptions) error) *cobra.Command {
@@ -25,9 +26,15 @@ func newRunsCmd(a *app, runF func(context.Context, *runsOptions) error) *cobra.C
 		Long: `List runs, newest first: your own, or with --all everybody's in the store. In a pipe the columns are
 separated by tabs: run, pipeline, status, started, seconds, tasks, failed, dollars, owner.`,
 		Args: arguments(0, 0, ""), ValidArgsFunction: cobra.NoFileCompletions,
-		RunE: func(cmd *cobra.Command, args []string) error { return runF(cmd.Context(), o) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("key") && o.key == "" {
+				return usagef("--key is empty: name the key that was given to apply")
+			}
+			return runF(cmd.Context(), o)
+		},
 	}
 	cmd.Flags().BoolVar(&o.all, "all", false, "everybody's runs in the store")
+	cmd.Flags().StringVar(&o.key, "key", "", "only the run with this `key`, whoever's it is")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
 }
@@ -38,12 +45,21 @@ func runRuns(ctx context.Context, o *runsOptions) error {
 	if err != nil {
 		return err
 	}
-	runs, err := e.Runs(ctx, o.all)
+	var runs []engine.RunSummary
+	if o.key != "" {
+		runs, err = e.RunsByKey(ctx, o.key, a.storeFlag == "")
+	} else {
+		runs, err = e.Runs(ctx, o.all)
+	}
 	if err != nil {
 		return err
 	}
 	if o.json {
 		return a.printJSON(append([]engine.RunSummary{}, runs...))
+	}
+	if len(runs) == 0 && o.key != "" {
+		fmt.Fprintf(a.messages, "no run has the key %s\n", ui.Clean(o.key))
+		return nil
 	}
 	if len(runs) == 0 {
 		fmt.Fprintf(a.messages, "no runs yet: %s apply FILE starts one%s\n", program, allHint(o.all))
