@@ -135,6 +135,9 @@ func NewCoordinator(ctx context.Context, cfg Config) (*Coordinator, error) {
 func (c *Coordinator) load(ctx context.Context) error {
 	h := c.cfg.Header
 	c.state = newState(h.Run, Selected(c.cfg.Pipeline, h.Functions, h.Only), h.Only)
+	if r := c.cfg.Remote; r != nil {
+		c.state.memoryOf = r.Memory
+	}
 	fold := folder{state: c.state}
 	if _, err := c.cfg.Store.ReadJournal(ctx, journalKey(h.Run), 0, fold.record); err != nil {
 		return err

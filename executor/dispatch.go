@@ -142,7 +142,7 @@ func (s *State) takeBack(fn string, indices []int) []action {
 			s.setFinal(f, i, task.Skipped)
 		default:
 			f.move(i, task.Pending)
-			f.ready.push(i, i+1)
+			f.putBack(i)
 		}
 	}
 	return s.advance()

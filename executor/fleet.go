@@ -39,6 +39,16 @@ func (r *fleetRecord) machine(m task.Machine) {
 	r.machines = append(r.machines, m)
 }
 
+// typeOf is the instance type of a machine; "" if it is not known.
+func (r *fleetRecord) typeOf(machine string) string {
+	for i := len(r.machines) - 1; i >= 0; i-- {
+		if r.machines[i].ID == machine {
+			return r.machines[i].Type
+		}
+	}
+	return ""
+}
+
 func (r *fleetRecord) folded(segments map[string]int) {
 	for k, n := range segments {
 		r.segments[k] = max(r.segments[k], n)

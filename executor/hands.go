@@ -150,7 +150,7 @@ func (f *function) rebuild() {
 	f.ready.clear()
 	for i, st := range f.table.status {
 		if st == task.Pending && !waits[i] && f.mayRun(i) {
-			f.ready.push(i, i+1)
+			f.putBack(i)
 		}
 	}
 }

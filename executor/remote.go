@@ -18,6 +18,9 @@ type RemoteConfig struct {
 	// soon. It is asked often and must not wait; it must not call the
 	// Coordinator.
 	Capacity func(fn string) int
+	// Memory is the bytes that machines of a type have; 0 if that is not known.
+	// A task that had too little asks for more than its machine had. May be nil.
+	Memory func(instanceType string) int64
 	// Close ends the work of the machines when the run has its final status, and
 	// returns when they are gone. Until then MachineChanged is still recorded. nil:
 	// nothing is waited for.

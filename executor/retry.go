@@ -53,13 +53,14 @@ func (s *State) nextAttempt(f *function, oc *task.Outcome, noRetry bool) (wait t
 	switch oc.Cause {
 	case task.CauseMachine:
 		b.machine++
-		return 0, 0, b.machine <= r.Machine
+		return 0, b.memory, b.machine <= r.Machine
 	case task.CauseOOM:
 		b.oom++
 		if b.oom > r.OOMMax {
 			return 0, 0, false
 		}
-		return 0, oomMemory(f.spec, b.oom), true
+		b.memory = s.largerMemory(f, oc, b)
+		return 0, b.memory, true
 	case task.CauseCancelled:
 		return 0, 0, false
 	}
@@ -67,7 +68,30 @@ func (s *State) nextAttempt(f *function, oc *task.Outcome, noRetry bool) (wait t
 	if noRetry || b.own > r.Max {
 		return 0, 0, false
 	}
-	return backoff(r, b.own, jitterOf(s.run, f.spec.Name, oc.Index, oc.Attempt)), 0, true
+	return backoff(r, b.own, jitterOf(s.run, f.spec.Name, oc.Index, oc.Attempt)), b.memory, true
+}
+
+// putBack makes a task ready once more that nobody has begun. What it asks for
+// after it ran out of memory goes with it.
+func (f *function) putBack(i int) {
+	if b := f.table.budgets[i]; b != nil && b.memory > 0 {
+		f.pushRetry(retryItem{index: i, memory: b.memory})
+		return
+	}
+	f.ready.push(i, i+1)
+}
+
+// largerMemory is the memory to ask for after an attempt had too little: so many
+// times what its machine had, where that is known.
+func (s *State) largerMemory(f *function, oc *task.Outcome, b *budget) int64 {
+	had := int64(0)
+	if s.memoryOf != nil {
+		had = max(s.memoryOf(s.fleet.typeOf(oc.Machine)), b.memory)
+	}
+	if had == 0 {
+		return oomMemory(f.spec, b.oom)
+	}
+	return int64(float64(had) * oomFactor(f.spec))
 }
 
 // oomMemory is the memory to ask for after n losses for want of memory.
@@ -76,14 +100,17 @@ func oomMemory(fn *spec.Function, n int) int64 {
 	if m == 0 {
 		m = 1 << 30
 	}
-	factor := fn.Retries.OOMMemory
-	if factor <= 1 {
-		factor = 2
-	}
 	for ; n > 0; n-- {
-		m *= factor
+		m *= oomFactor(fn)
 	}
 	return int64(m)
+}
+
+func oomFactor(fn *spec.Function) float64 {
+	if f := fn.Retries.OOMMemory; f > 1 {
+		return f
+	}
+	return 2
 }
 
 // reopen lets a stopped or cancelled run go on: what the stop left undone is

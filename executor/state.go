@@ -30,6 +30,9 @@ type State struct {
 	file     int // number of the recorded pipeline file that holds now
 	code     map[string]string
 	fleet    fleetRecord
+	// memoryOf is the bytes that a type of machine has; 0: not known. nil: the
+	// agent is in this process, or this is a reader's.
+	memoryOf func(instanceType string) int64
 	hands    *hands // nil: the agent is in this process, or this is a reader's
 }
 
@@ -107,7 +110,10 @@ type table struct {
 const taskCached = 1
 
 // budget counts the failures of a task that was tried again, by kind.
-type budget struct{ own, machine, oom int }
+type budget struct {
+	own, machine, oom int
+	memory            int64 // that its attempts ask for since it ran out of it
+}
 
 // retryItem is a task that waits for its next attempt; a heap by due.
 type retryItem struct {

@@ -129,7 +129,7 @@ func (f *function) requeue() {
 			st = task.Pending
 		}
 		if st == task.Pending && f.mayRun(i) {
-			f.ready.push(i, i+1)
+			f.putBack(i)
 		}
 	}
 }
@@ -298,7 +298,7 @@ func (s *State) outcome(f *function, oc *task.Outcome, noRetry bool, at, pos int
 			// Nobody cancelled the run: its agent was ended by trouble of the
 			// machine or the store, and takes no part in what becomes of the task.
 			f.move(i, task.Pending)
-			f.ready.push(i, i+1)
+			f.putBack(i)
 			return nil
 		}
 		s.setFinal(f, i, task.Cancelled)
