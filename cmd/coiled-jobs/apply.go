@@ -187,15 +187,18 @@ func runApply(ctx context.Context, o *applyOptions) error {
 	if err != nil {
 		return err
 	}
-	if quote != nil {
-		// Nobody was asked: machines start while the estimate is made.
-		defer o.tellLater(ctx, e, p, h)()
-	}
 	if o.detach {
 		return a.detached(h, o.json)
 	}
 	if p.Pipeline.Cloud == "aws" {
-		defer a.sweepQuietly(ctx, e)()
+		defer afterLaunch(ctx, h, func(ctx context.Context) {
+			if quote != nil { // nobody was asked: machines start before the estimate is made
+				o.tell(ctx, e, p)
+			}
+			stop := a.sweepQuietly(ctx, e)
+			<-ctx.Done()
+			stop()
+		})()
 	}
 	o.noOutputs = true
 	for _, f := range p.Pipeline.Functions {
@@ -222,22 +225,26 @@ func (a *app) tellQuote(p *engine.Planned, q *engine.Quote) {
 	fmt.Fprintf(a.messages, "%s: %s\n", ui.Clean(p.Pipeline.Name), ui.Clean(q.String()))
 }
 
-// tellLater tells what a run will cost once its first machines were asked for:
-// nothing may hold these up. The func it returns ends that.
-func (o *applyOptions) tellLater(ctx context.Context, e *engine.Engine, p *engine.Planned, h *engine.Handle) func() {
+// launchPatience is how long other questions to the cloud wait for the launch of
+// the first machines.
+const launchPatience = 30 * time.Second
+
+// afterLaunch does what asks the cloud much, once the first machines of a run
+// were asked for: nothing may hold these up. The func it returns ends that.
+func afterLaunch(ctx context.Context, h *engine.Handle, act func(context.Context)) func() {
 	ctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		t := time.NewTicker(drawEvery)
 		defer t.Stop()
-		for began := time.Now(); h.Snapshot().Machines == 0 && time.Since(began) < estimatePatience; {
+		for began := time.Now(); h.Snapshot().Machines == 0 && time.Since(began) < launchPatience; {
 			select {
 			case <-ctx.Done():
 				return
 			case <-t.C:
 			}
 		}
-		o.tell(ctx, e, p)
+		act(ctx)
 	})
 	return func() { stop(); wg.Wait() }
 }
