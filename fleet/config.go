@@ -24,7 +24,12 @@ type Config struct {
 	OpenQueue func(ctx context.Context, name string) (Queue, error)
 	JoinQueue func(ctx context.Context, url string) (cloud.Queue, error)
 	// Kinds are the sorts of machines, in the order of the functions.
-	Kinds  []Kind
+	Kinds []Kind
+	// Larger makes a further kind for a function, of machines with at least so
+	// many bytes: for a task that ran out of memory on all others. It may take
+	// long. Its Min is not looked at. KindInvalid if there are none so large; nil:
+	// there never are.
+	Larger func(ctx context.Context, fn string, memory int64) (Kind, error)
 	Limits Limits
 	// Unattended is how long machines go on without a coordinator. Default 15m.
 	Unattended time.Duration

@@ -25,6 +25,7 @@ type Fleet struct {
 	done   chan struct{} // closed when the loop has ended
 	work   sync.WaitGroup
 	s      *state
+	first  []*kindState // those of Config: others may come later
 	out    *router
 	hints  Queue
 	old    []string // URLs of queues of earlier coordinators
@@ -76,7 +77,7 @@ func New(cfg Config) *Fleet {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	f := &Fleet{cfg: cfg, s: newState(&cfg), in: make(chan func(), 256), done: make(chan struct{}), reads: make(chan struct{}, parallel)}
-	f.s.unattended = cfg.Unattended
+	f.s.unattended, f.first = cfg.Unattended, f.s.kinds
 	f.view.live, f.view.capacity = map[string][]task.Live{}, map[*kindState]int{}
 	f.out = newRouter(f)
 	return f
@@ -308,7 +309,7 @@ func (f *Fleet) Queue() cloud.Queue { return f.out }
 func (f *Fleet) Capacity(fn string) int {
 	f.view.mu.Lock()
 	defer f.view.mu.Unlock()
-	k := f.s.kindFor(fn, 0) // kinds never change
+	k := kindFor(f.first, fn, 0)
 	if k == nil {
 		return 0
 	}

@@ -17,8 +17,12 @@ type router struct {
 
 	mu     sync.Mutex
 	closed bool
+	kinds  []*kindState
 	fresh  []*heldRange // not yet known to the loop
 	boxes  map[*kindState]*outbox
+	// parked are ranges that wait for a kind of machines with more memory,
+	// which is being made for their function.
+	parked map[string][]cloud.Range
 }
 
 // outbox is what waits to be sent to the queue of a kind.
@@ -29,7 +33,7 @@ type outbox struct {
 }
 
 func newRouter(f *Fleet) *router {
-	r := &router{f: f, boxes: map[*kindState]*outbox{}}
+	r := &router{f: f, kinds: f.s.kinds, boxes: map[*kindState]*outbox{}, parked: map[string][]cloud.Range{}}
 	for _, k := range f.s.kinds {
 		r.boxes[k] = &outbox{}
 	}
@@ -41,22 +45,22 @@ func (r *router) Send(ctx context.Context, ranges ...cloud.Range) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	now := time.Now()
 	r.mu.Lock()
 	if r.closed {
 		r.mu.Unlock()
 		return &cloud.Error{Op: "send to", Resource: "queue", Kind: cloud.KindClosed, Err: errors.New("the queue was closed")}
 	}
 	for _, x := range ranges {
-		k := r.f.s.kindFor(x.Function, x.Memory)
-		if k == nil {
+		k := kindFor(r.kinds, x.Function, x.Memory)
+		switch {
+		case k == nil:
 			r.mu.Unlock()
 			return &cloud.Error{Op: "send to", Resource: "queue", Kind: cloud.KindInvalid, Err: errors.New("no machines work for " + x.Function)}
+		case k.Memory < x.Memory && r.f.cfg.Larger != nil:
+			r.park(x)
+		default:
+			r.route(x, k)
 		}
-		r.fresh = append(r.fresh, &heldRange{Range: x, kind: k, sent: now})
-		b := r.boxes[k]
-		b.list = append(b.list, x)
-		r.kick(b)
 	}
 	r.mu.Unlock()
 	// The loop looks at the demand anew. It must not be waited for: it asks the
@@ -66,6 +70,17 @@ func (r *router) Send(ctx context.Context, ranges ...cloud.Range) error {
 	default:
 	}
 	return nil
+}
+
+// route puts a range into the outbox of a kind. The caller holds mu.
+func (r *router) route(x cloud.Range, k *kindState) {
+	if k.Memory > 0 && x.Memory > k.Memory {
+		x.Memory = k.Memory // more is not to be had
+	}
+	r.fresh = append(r.fresh, &heldRange{Range: x, kind: k, sent: time.Now()})
+	b := r.boxes[k]
+	b.list = append(b.list, x)
+	r.kick(b)
 }
 
 // kick starts to empty an outbox. The caller holds mu.

@@ -2,7 +2,10 @@ package fleet
 
 import (
 	"math"
+	"slices"
 	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/task"
 )
 
 const (
@@ -31,10 +34,32 @@ type work struct {
 // takeable is how many tasks nobody has taken yet.
 func (w work) takeable() int { return max(0, w.tasks-w.taken) }
 
+// meanOf is the seconds that a task of a function takes; +Inf if not known.
+func (s *state) meanOf(d *task.Demand) float64 {
+	if d.Mean >= 0 {
+		return d.Mean
+	}
+	if e := s.expect[d.Function]; e > 0 {
+		return e.Seconds()
+	}
+	return math.Inf(1)
+}
+
 // workFor adds up what there is for a kind.
 func (s *state) workFor(k *kindState) work {
 	w := work{done: true}
-	for _, d := range s.demand {
+	elsewhere := map[string]int{} // tasks that went to kinds with more memory
+	for _, r := range s.ranges {
+		n := r.left()
+		if r.kind != nil && !s.primary(r.kind, r.Function) {
+			elsewhere[r.Function] += n
+		}
+		if r.kind == k && r.holder != "" {
+			w.taken += n
+		}
+	}
+	for i := range s.demand {
+		d := &s.demand[i]
 		if d.Done || !s.primary(k, d.Function) {
 			continue
 		}
@@ -43,34 +68,27 @@ func (s *state) workFor(k *kindState) work {
 			w.behind++
 			continue
 		}
-		mean := d.Mean
-		if mean < 0 {
-			mean = math.Inf(1)
-			if e := s.expect[d.Function]; e > 0 {
-				mean = e.Seconds()
-			}
-		}
-		if n := d.Ready + d.InHand; n > 0 {
+		if n := d.Ready + max(0, d.InHand-elsewhere[d.Function]); n > 0 {
 			w.tasks += n
-			w.seconds += float64(n) * mean
+			w.seconds += float64(n) * s.meanOf(d)
 		}
 		if n := d.Left - d.Ready - d.InHand; n > 0 {
 			w.coming += n
-			w.comingSeconds += float64(n) * mean
+			w.comingSeconds += float64(n) * s.meanOf(d)
 		}
 	}
 	for _, r := range s.ranges {
-		if r.kind != k {
+		if r.kind != k || s.primary(k, r.Function) {
 			continue
 		}
-		n := r.left()
-		if !s.primary(k, r.Function) { // it asked for more memory
-			w.done = false
-			w.tasks += n
-			w.seconds = math.Inf(1)
+		w.done = false
+		w.tasks += r.left()
+		mean := math.Inf(1)
+		if i := slices.IndexFunc(s.demand, func(d task.Demand) bool { return d.Function == r.Function }); i >= 0 {
+			mean = s.meanOf(&s.demand[i])
 		}
-		if r.holder != "" {
-			w.taken += n
+		if n := r.left(); n > 0 {
+			w.seconds += float64(n) * mean
 		}
 	}
 	return w

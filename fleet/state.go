@@ -149,20 +149,24 @@ func newState(cfg *Config) *state {
 	s := &state{limits: cfg.Limits, unattended: cfg.Unattended, machines: map[string]*machine{},
 		ranges: map[string]*heldRange{}, expect: cfg.Expect, warned: map[string]time.Time{}}
 	for _, k := range cfg.Kinds {
-		ks := &kindState{Kind: k, most: -1}
-		ks.Setup.Run, ks.Setup.Kind, ks.Setup.Pool = cfg.Run, k.Name, k.Pool
-		if ks.Slots == nil {
-			ks.Slots = func(string) int { return 1 }
-		}
-		if ks.VCPUs == nil {
-			ks.VCPUs = func(string) int { return 0 }
-		}
-		if ks.Price == nil {
-			ks.Price = func(string, string, bool) float64 { return 0 }
-		}
-		s.kinds = append(s.kinds, ks)
+		s.kinds = append(s.kinds, newKind(cfg.Run, k))
 	}
 	return s
+}
+
+func newKind(run string, k Kind) *kindState {
+	ks := &kindState{Kind: k, most: -1}
+	ks.Setup.Run, ks.Setup.Kind, ks.Setup.Pool = run, k.Name, k.Pool
+	if ks.Slots == nil {
+		ks.Slots = func(string) int { return 1 }
+	}
+	if ks.VCPUs == nil {
+		ks.VCPUs = func(string) int { return 0 }
+	}
+	if ks.Price == nil {
+		ks.Price = func(string, string, bool) float64 { return 0 }
+	}
+	return ks
 }
 
 func (k *kindState) firstType() string {
@@ -220,9 +224,13 @@ func (s *state) kindNamed(name string) *kindState {
 }
 
 // kindFor is the kind that works on a range.
-func (s *state) kindFor(fn string, memory int64) *kindState {
+func (s *state) kindFor(fn string, memory int64) *kindState { return kindFor(s.kinds, fn, memory) }
+
+// kindFor is the first kind for a function, or the smallest with so much memory;
+// the largest, if none has it.
+func kindFor(kinds []*kindState, fn string, memory int64) *kindState {
 	var best *kindState
-	for _, k := range s.kinds {
+	for _, k := range kinds {
 		if !slices.Contains(k.Functions, fn) {
 			continue
 		}

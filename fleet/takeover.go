@@ -79,22 +79,18 @@ func (f *Fleet) begin() error {
 	}
 	f.run(f.readBeats)
 	f.run(f.listMachines)
+	f.run(f.lookForClaims)
 	return nil
 }
 
-// openQueues makes the queues of this coordinator: names are its own, since
-// that of a deleted queue is blocked for a while.
+// openQueues makes the queues of this coordinator.
 func (f *Fleet) openQueues(epoch int) error {
-	open := func(name string) (q Queue, err error) {
-		err = retry(f.ctx, func() error { q, err = f.cfg.OpenQueue(f.ctx, fmt.Sprintf("%s-%d", name, epoch)); return err })
-		return q, err
-	}
 	var err error
-	if f.hints, err = open("hints"); err != nil {
+	if f.hints, err = f.openQueue(f.ctx, "hints", epoch); err != nil {
 		return err
 	}
 	for _, k := range f.s.kinds {
-		q, err := open(k.Name)
+		q, err := f.openQueue(f.ctx, k.Name, epoch)
 		if err != nil {
 			return err
 		}
@@ -217,6 +213,10 @@ func (f *Fleet) found(alive map[string]cloud.Machine, beats []string, folded map
 	}
 }
 
+// helloWithin is how long it can take at most from a machine's first reading of
+// Control to its first heartbeat.
+const helloWithin = 15 * time.Second
+
 // answered says whether every machine with a heartbeat has answered or is
 // lost, and all that was reported is taken; then it gives what they hold. Only
 // the loop calls it.
@@ -226,6 +226,12 @@ func (f *Fleet) answered(held *[]cloud.Range, start time.Time) bool {
 	for _, m := range s.sorted() {
 		if m.losing || m.reading || m.folded < m.known {
 			all = false
+		}
+		if m.phase != ended && m.phase != booting {
+			m.noBeats = true // also who said hello since
+		}
+		if m.phase == booting && m.alive() && now.Sub(start) < helloWithin {
+			all = false // it may have read what the last coordinator said, and begin to work
 		}
 		if !m.noBeats || m.phase == ended || m.losing {
 			continue

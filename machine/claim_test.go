@@ -126,8 +126,10 @@ func TestAdmit(t *testing.T) {
 		{"of an earlier coordinator, in hand", with(func(r *cloud.Range) { r.ID = "1-1" }), true, later},
 		{"of a later coordinator", with(func(r *cloud.Range) { r.ID = "3-1" }), false, later},
 		{"in hand", &ok, true, later},
+		{"with all the memory it has", with(func(r *cloud.Range) { r.Memory = 8 << 30 }), false, take},
+		{"for larger machines", with(func(r *cloud.Range) { r.Memory = 16 << 30 }), false, later},
 	} {
-		if got, _ := admit(x.r, "r", c, x.held); got != x.want {
+		if got, _ := admit(x.r, "r", 8<<30, c, x.held); got != x.want {
 			t.Errorf("%s: %v, want %v", x.name, got, x.want)
 		}
 	}

@@ -141,9 +141,9 @@ const (
 	afterSoon = 5 * time.Second  // of a coordinator that is not known here yet
 )
 
-// admit decides about a range before it is claimed. held says that this session
-// has it, or is about to.
-func admit(r *cloud.Range, run string, c *wire.Control, held bool) (answer, time.Duration) {
+// admit decides about a range before it is claimed, on a machine with so much
+// memory (0: not known). held says that this session has it, or is about to.
+func admit(r *cloud.Range, run string, memory int64, c *wire.Control, held bool) (answer, time.Duration) {
 	switch epoch := wire.EpochOf(r.ID); {
 	case r.Run != run || r.Hint != "" || epoch == 0 || r.To <= r.From:
 		return drop, 0
@@ -153,6 +153,8 @@ func admit(r *cloud.Range, run string, c *wire.Control, held bool) (answer, time
 		return drop, 0
 	case epoch > c.Epoch:
 		return later, afterSoon
+	case memory > 0 && r.Memory > memory:
+		return later, afterLive // it was meant for larger machines
 	}
 	return take, 0
 }

@@ -134,7 +134,7 @@ func (t *tap) receive(ctx context.Context) (cloud.Delivery, error) {
 // claim makes a received range this machine's, or sees to its message.
 func (s *session) claim(t *tap, d *cloud.Delivery) bool {
 	s.mu.Lock()
-	ans, after := admit(&d.Range, s.st.run, s.control, s.held[d.ID] != nil || s.taking[d.ID])
+	ans, after := admit(&d.Range, s.st.run, s.st.setup.Memory, s.control, s.held[d.ID] != nil || s.taking[d.ID])
 	if s.closed && ans == take {
 		ans, after = later, 0
 	}

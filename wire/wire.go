@@ -47,7 +47,10 @@ type Setup struct {
 	// there is nothing to install.
 	SoftwareID string `json:"software_id,omitempty"`
 	// Threads is the tasks at a time; -1: one per CPU.
-	Threads     int           `json:"threads"`
+	Threads int `json:"threads"`
+	// Memory is the bytes that each machine of the kind has at least: it takes
+	// no range that asks for more. 0: not known, any.
+	Memory      int64         `json:"memory,omitempty"`
 	IdleTimeout time.Duration `json:"idle_timeout"`
 	KeepAlive   time.Duration `json:"keepalive"`
 	MaxLife     time.Duration `json:"max_life"`
