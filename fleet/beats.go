@@ -274,13 +274,7 @@ func (f *Fleet) folded(seg *wire.Segment) {
 		}
 	}
 	f.dropLive(m, over)
-	held := m.beat.Held[:0:0]
-	for _, h := range m.beat.Held {
-		if s.ranges[h.ID] != nil {
-			held = append(held, h)
-		}
-	}
-	m.beat.Held = held
+	m.beat.Held = slices.DeleteFunc(slices.Clone(m.beat.Held), func(h cloud.Range) bool { return slices.Contains(seg.Ended, h.ID) })
 }
 
 // dropLive forgets tasks that were reported since the heartbeat.

@@ -119,23 +119,72 @@ func (f *Fleet) drain(id string, n, session int) (int, bool) {
 	}
 }
 
-// claimed are those of the ranges that a session has claimed.
-func (f *Fleet) claimed(ranges []*heldRange, id string, session int) map[string]bool {
-	mine := map[string]bool{}
+// A session may claim a range when it has been given up, and before it knows.
+// Nobody would ever end that range: so the claims of ranges that nobody seems
+// to have are looked up now and then.
+const (
+	claimsEvery = time.Minute
+	claimsMost  = 500 // at a time, oldest first
+)
+
+// lookForClaims finds out, for as long as the fleet works, who has the ranges
+// that no heartbeat names.
+func (f *Fleet) lookForClaims() {
+	for f.ctx.Err() == nil {
+		pause(f.ctx, claimsEvery)
+		var old []*heldRange
+		f.sync(func() {
+			now := time.Now()
+			for _, r := range f.s.ranges {
+				if r.holder == "" && now.Sub(r.sent) > claimsEvery {
+					old = append(old, r)
+				}
+			}
+		})
+		slices.SortFunc(old, func(a, b *heldRange) int { return a.sent.Compare(b.sent) })
+		old = old[:min(len(old), claimsMost)]
+		found := f.claims(old)
+		f.sync(func() {
+			for id, c := range found {
+				f.claimFound(id, c)
+			}
+		})
+	}
+}
+
+// claimFound notes who has a range. Only the loop calls it.
+func (f *Fleet) claimFound(id string, c wire.Claim) {
+	s := f.s
+	r, m := s.ranges[id], s.machines[c.Machine]
+	if r == nil || r.holder != "" || m == nil {
+		return
+	}
+	r.holder = sessionName(c.Machine, c.Session)
+	switch {
+	case slices.Contains(s.lost, r.holder):
+		f.handBack(c.Machine, r.holder, "it had been given up")
+	case m.phase == ended:
+		f.endSession(m, c.Session, nil, orText(m.Why, "it has ended"), func() {})
+	}
+}
+
+// claims reads who has claimed ranges. Those that nobody has are left out, as
+// those of which that cannot be told now.
+func (f *Fleet) claims(ranges []*heldRange) map[string]wire.Claim {
+	found := map[string]wire.Claim{}
 	var mu sync.Mutex
 	work := make(chan string)
 	var wg sync.WaitGroup
 	for range min(parallel, len(ranges)) {
 		wg.Go(func() {
-			for r := range work {
-				var b []byte
-				err := retry(f.ctx, func() (err error) { b, err = f.cfg.Store.Get(f.ctx, wire.ClaimKey(f.cfg.Run, r)); return err })
+			for id := range work {
+				b, err := f.cfg.Store.Get(f.ctx, wire.ClaimKey(f.cfg.Run, id))
 				var c wire.Claim
-				if err != nil || json.Unmarshal(b, &c) != nil || c.Machine != id || c.Session != session {
+				if err != nil || json.Unmarshal(b, &c) != nil {
 					continue
 				}
 				mu.Lock()
-				mine[r] = true
+				found[id] = c
 				mu.Unlock()
 			}
 		})
@@ -145,6 +194,17 @@ func (f *Fleet) claimed(ranges []*heldRange, id string, session int) map[string]
 	}
 	close(work)
 	wg.Wait()
+	return found
+}
+
+// claimed are those of the ranges that a session has claimed.
+func (f *Fleet) claimed(ranges []*heldRange, id string, session int) map[string]bool {
+	mine := map[string]bool{}
+	for r, c := range f.claims(ranges) { // what cannot be read now is looked for again
+		if c.Machine == id && c.Session == session {
+			mine[r] = true
+		}
+	}
 	return mine
 }
 

@@ -46,8 +46,8 @@ func TestCloseToTheBound(t *testing.T) {
 		if o.left.String() != "0 machines left" {
 			t.Error(o.left)
 		}
-		if w.Doubled > 0 || w.Starts != n {
-			t.Errorf("%d starts of %d tasks, %d of them twice at the same time", w.Starts, n, w.Doubled)
+		if len(w.Doubled) > 0 || w.Starts != n {
+			t.Errorf("%d starts of %d tasks, %d of them twice at the same time", w.Starts, n, len(w.Doubled))
 		}
 	})
 }
@@ -229,8 +229,8 @@ func TestOutage(t *testing.T) {
 			if repeated := w.Starts - 200; (repeated > 0) != lose || repeated > 20 {
 				t.Errorf("after %v: %d tasks ran again", down, repeated)
 			}
-			if w.Doubled > 0 {
-				t.Errorf("after %v: %d tasks ran twice at the same time", down, w.Doubled)
+			if len(w.Doubled) > 0 {
+				t.Errorf("after %v: %d tasks ran twice at the same time", down, len(w.Doubled))
 			}
 		})
 	}

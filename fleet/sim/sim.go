@@ -69,7 +69,7 @@ type World struct {
 
 	// What tasks did.
 	running map[taskKey]string // machine
-	Doubled int                // starts while the same task ran elsewhere
+	Doubled []string           // machines on which a task ran that was started elsewhere
 	Used    float64            // seconds of attempts
 	Starts  int
 	First   time.Time // when the last run's first task started
@@ -120,7 +120,7 @@ func (w *World) starts(fn string, i int, id string) {
 		w.First = time.Now()
 	}
 	if other, ok := w.running[key]; ok && other != id {
-		w.Doubled++
+		w.Doubled = append(w.Doubled, other)
 	}
 	w.running[key] = id
 }
@@ -164,8 +164,10 @@ func (w *World) started(i cloudtest.Instance) {
 		}
 		kind := i.Tags["pool"] // one kind, one pool
 		err := machine.Run(ctx, machine.Config{Run: i.Tags["run"], Kind: kind, Store: p.link, JoinQueue: w.join(p.link), Host: &host{w, i},
-			Prepare:   func(context.Context, *machine.Job) (*machine.Prepared, error) { return &machine.Prepared{}, nil },
-			NewWorker: func(c agent.Config) machine.Worker { return &worker{w: w, cfg: c, live: map[*task.Live]bool{}} }, Logger: log})
+			Prepare: func(context.Context, *machine.Job) (*machine.Prepared, error) { return &machine.Prepared{}, nil },
+			NewWorker: func(c agent.Config) machine.Worker {
+				return &worker{w: w, cfg: c, power: ctx, live: map[*task.Live]bool{}}
+			}, Logger: log})
 		if err != nil {
 			log.Error("machine", "err", err)
 			w.Region.PowerOff(i.ID)
@@ -180,6 +182,7 @@ func (w *World) ended(i cloudtest.Instance) {
 	if p := w.procs[i.ID]; p != nil && p.ended.IsZero() {
 		p.ended = time.Now()
 		p.link.Store.Kill()
+		p.link.cut(true)
 		p.cancel()
 	}
 }

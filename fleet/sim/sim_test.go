@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +56,11 @@ func whole(t *testing.T, w *World) outcome {
 	w.Wait()
 	if n := w.Alive(); n > 0 {
 		t.Errorf("%d machines live after the end", n)
+	}
+	for _, line := range w.Log() {
+		if strings.Contains(line, " was lost:") {
+			t.Errorf("nobody did harm, but %s", line)
+		}
 	}
 	return o
 }
@@ -109,7 +115,7 @@ func seeds() int {
 func chaos(t *testing.T, seed uint64) {
 	const n = 600
 	rng := rand.New(rand.NewPCG(seed, 7))
-	region := &cloudtest.Region{Default: 12, Hidden: 3 * time.Second, Rates: map[string]cloudtest.Rate{"launch": {Burst: 5, PerSecond: 0.5}},
+	region := &cloudtest.Region{Default: 12, Hidden: 3 * time.Second, Rates: map[string]cloudtest.Rate{"launch": {Burst: 5, PerSecond: 0.5}, "terminate": {Burst: 1, PerSecond: 0.02}},
 		After: func(op string, n int) error { // some replies are lost
 			if n%7 == 3 {
 				return &cloud.Error{Op: op, Resource: "machines", Kind: cloud.KindTransient, Err: errCut}
@@ -171,7 +177,13 @@ func chaos(t *testing.T, seed uint64) {
 	if a := w.Alive(); a > 0 {
 		t.Errorf("%d machines live", a)
 	}
-	t.Logf("%d coordinators killed, %d harms, %d machines, %d starts, %d at the same time", kills, harms, w.Machines(), w.Starts, w.Doubled)
+	log := strings.Join(w.Log(), "\n")
+	for _, id := range w.Doubled {
+		if !strings.Contains(log, id+" was lost") {
+			t.Errorf("a task ran twice at the same time, and %s was not lost", id)
+		}
+	}
+	t.Logf("%d coordinators killed, %d harms, %d machines, %d starts, %d at the same time", kills, harms, w.Machines(), w.Starts, len(w.Doubled))
 }
 
 func logTo() io.Writer {

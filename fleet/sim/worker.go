@@ -12,8 +12,9 @@ import (
 
 // worker runs tasks that sleep.
 type worker struct {
-	w   *World
-	cfg agent.Config
+	w     *World
+	cfg   agent.Config
+	power context.Context // ends with the machine
 
 	mu   sync.Mutex
 	live map[*task.Live]bool
@@ -61,7 +62,7 @@ func (k *worker) run(ctx context.Context, d cloud.Delivery) {
 		}
 	}
 	for i := d.From; i < d.To; i++ {
-		if ctx.Err() != nil || k.cfg.Run.Stopped(d.Function) {
+		if ctx.Err() != nil || k.power.Err() != nil || k.cfg.Run.Stopped(d.Function) {
 			b.Unrun = append(b.Unrun, i)
 			continue
 		}
@@ -86,6 +87,8 @@ func (k *worker) task(ctx context.Context, d cloud.Delivery, i int) task.Outcome
 	o := task.Outcome{Index: i, Attempt: d.Attempt, Status: task.Succeeded, Started: begun.UnixNano(), Machine: k.cfg.Name, Result: []byte("1")}
 	select {
 	case <-t.C:
+	case <-k.power.Done():
+		o.Status, o.Cause, o.Result = task.Cancelled, task.CauseCancelled, nil // nobody hears it
 	case <-ctx.Done():
 		o.Status, o.Cause, o.Result = task.Cancelled, task.CauseCancelled, nil
 	}
