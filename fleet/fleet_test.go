@@ -157,3 +157,49 @@ func TestCostIsRecorded(t *testing.T) {
 		}
 	})
 }
+
+// TestNobodyElseKnows: a range that a machine has claimed, and told nobody of,
+// is given back with the machine; and one that it claims when it has been given
+// up is found, too.
+func TestNobodyElseKnows(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, region := cloudtest.NewStore(), &cloudtest.Region{Default: 10}
+		o := &owner{demand: []task.Demand{running("f", 1, 0, 10)}}
+		f := begin(store, cloudtest.NewFleet(region), o)
+		put := func(key string, v any) {
+			b, _ := json.Marshal(v)
+			if err := store.Put(t.Context(), key, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		id := region.Live()[0].ID
+		put(wire.BeatKey("r", id), wire.Beat{Machine: id, Session: 1, Kind: "k", Seq: 1, Epoch: 1, State: wire.StateWorking, Slots: 1})
+		told := cloud.Range{Run: "r", Function: "f", From: 0, To: 1, Attempt: 1, ID: "1-1"}
+		late := cloud.Range{Run: "r", Function: "f", From: 1, To: 2, Attempt: 1, ID: "1-2"}
+		if err := f.Queue().Send(t.Context(), told, late); err != nil {
+			t.Fatal(err)
+		}
+		put(wire.ClaimKey("r", "1-1"), wire.Claim{Machine: id, Session: 1, Range: told})
+		time.Sleep(2 * time.Minute) // it falls silent
+		o.note(func() {
+			if len(o.lost) != 1 || len(o.lost[0]) != 1 || o.lost[0][0] != "1-1" {
+				t.Fatalf("given back: %v", o.lost)
+			}
+		})
+		if c := control(t, store); len(c.Lost) != 1 || c.Lost[0] != id+"/1" {
+			t.Errorf("lost: %v", c.Lost)
+		}
+		put(wire.ClaimKey("r", "1-2"), wire.Claim{Machine: id, Session: 1, Range: late})
+		time.Sleep(3 * time.Minute)
+		o.note(func() {
+			if len(o.lost) != 2 || o.lost[1][0] != "1-2" {
+				t.Errorf("given back: %v", o.lost)
+			}
+		})
+		if _, err := f.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
