@@ -31,7 +31,13 @@ func (r *fleetRecord) machine(m task.Machine) {
 		if !old.Ended.IsZero() && m.Joined.After(old.Ended) {
 			break
 		}
-		if old.Ended.IsZero() || !m.Ended.IsZero() { // else they came in the wrong order
+		// Its end was said beforehand, as it waited for another run, and it came
+		// back before.
+		again := m.Joined.After(old.Joined)
+		if again {
+			m.Joined = old.Joined
+		}
+		if again || old.Ended.IsZero() || !m.Ended.IsZero() { // else they came in the wrong order
 			*old = m
 		}
 		return

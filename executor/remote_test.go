@@ -315,3 +315,23 @@ func TestBill(t *testing.T) {
 	}
 	near("sum", sum, b.total)
 }
+
+// A machine that waits for another run is billed until the end of its waiting.
+// If the same run takes it back before that, the time before still costs.
+func TestMachineThatComesBackIsBilledFromItsFirstDay(t *testing.T) {
+	t.Parallel()
+	at := func(minute int) time.Time { return time.Unix(int64(60*minute), 0) }
+	r := newFleetRecord()
+	for _, m := range []task.Machine{
+		{Joined: at(0)}, {Joined: at(0), Ended: at(10)}, // waits until then
+		{Joined: at(5)}, {Joined: at(5), Ended: at(20)}, // came back
+		{Joined: at(0)},                                   // late news
+		{Joined: at(30)}, {Joined: at(30), Ended: at(40)}, // and once more, much later
+	} {
+		m.ID, m.Price = "i-1", 60
+		r.machine(m)
+	}
+	if b := r.bill(at(60).UnixNano()); math.Abs(b.total-30) > 1e-9 || b.machines != 1 {
+		t.Errorf("$%g for %d machines, want 30 for one", b.total, b.machines)
+	}
+}
