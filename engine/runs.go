@@ -192,6 +192,14 @@ func matchesRun(id, ref string) bool {
 	return strings.HasPrefix(id, ref) || strings.HasSuffix(id, "-"+ref)
 }
 
+// RunIDs is the ids of all runs in the store.
+func (e *Engine) RunIDs(ctx context.Context) ([]string, error) { return e.stored(ctx) }
+
+// Summary is a line of runs. KindNotFound if there is no such run.
+func (e *Engine) Summary(ctx context.Context, run string) (RunSummary, error) {
+	return e.summary(ctx, e.Store, run)
+}
+
 // stored is the ids of all runs in the store.
 func (e *Engine) stored(ctx context.Context) ([]string, error) {
 	if e.Store == nil {

@@ -279,7 +279,14 @@ var errStop = errors.New("enough")
 // Outcomes calls yield for every recorded outcome of every task (all
 // attempts), in journal order. yield must not keep the outcome's bytes.
 func (v *View) Outcomes(ctx context.Context, yield func(fn string, o *task.Outcome) bool) error {
-	_, err := v.store.ReadJournal(ctx, journalKey(v.Header.Run), 0, func(_ int64, rec []byte) error {
+	_, err := v.OutcomesSince(ctx, 0, yield)
+	return err
+}
+
+// OutcomesSince is Outcomes from a position of the journal on; next is where
+// to go on later. 0 is the beginning.
+func (v *View) OutcomesSince(ctx context.Context, pos int64, yield func(fn string, o *task.Outcome) bool) (next int64, err error) {
+	next, err = v.store.ReadJournal(ctx, journalKey(v.Header.Run), pos, func(_ int64, rec []byte) error {
 		if len(rec) == 0 || rec[0] != recordOutcomes {
 			return nil
 		}
@@ -295,9 +302,9 @@ func (v *View) Outcomes(ctx context.Context, yield func(fn string, o *task.Outco
 		return nil
 	})
 	if errors.Is(err, errStop) || cloud.KindOf(err) == cloud.KindNotFound {
-		return nil
+		return max(next, pos), nil
 	}
-	return err
+	return max(next, pos), err
 }
 
 // Result is the result of a task as compact JSON; "null" if there is none.

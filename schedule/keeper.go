@@ -425,6 +425,32 @@ func (k *Keeper) Records(ctx context.Context, s Schedule, from time.Time) ([]Rec
 	return list, nil
 }
 
+// Recent is the newest ticks of a schedule that have outcomes, at most n of
+// them, oldest first. Those in known (by RecordKey) are not read again.
+func (k *Keeper) Recent(ctx context.Context, s Schedule, n int, known map[string]Record) ([]Record, error) {
+	var keys []string
+	if err := k.Store.List(ctx, base(s)+"ticks/", func(o cloud.ObjectInfo) bool { keys = append(keys, o.Key); return true }); err != nil {
+		return nil, err
+	}
+	sort.Strings(keys)
+	var list []Record
+	for _, key := range keys[max(0, len(keys)-n):] {
+		if rec, ok := known[key]; ok {
+			list = append(list, rec)
+			continue
+		}
+		rec, err := k.read(ctx, key)
+		if cloud.KindOf(err) == cloud.KindNotFound {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return list, err
+		}
+		list = append(list, *rec)
+	}
+	return list, nil
+}
+
 // place is since.json and cursor.json.
 type place struct {
 	At   time.Time `json:"at"`

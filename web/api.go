@@ -13,10 +13,8 @@ import (
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
-	"github.com/coiled-jobs/coiled-jobs/engine"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/failures"
-	"github.com/coiled-jobs/coiled-jobs/spec"
 	"github.com/coiled-jobs/coiled-jobs/task"
 	"github.com/coiled-jobs/coiled-jobs/value"
 )
@@ -62,27 +60,6 @@ func detail(v *executor.View) runDetail {
 	return d
 }
 
-// cellOf is the state of a task in the grid, as one byte.
-func cellOf(t executor.TaskReport, running bool) byte {
-	switch {
-	case running && !t.Status.Final():
-		return 'r'
-	case t.Status == task.Succeeded && t.Cached:
-		return 'c'
-	case t.Status == task.Succeeded:
-		return 's'
-	case t.Status == task.Failed:
-		return 'f'
-	case t.Status == task.Skipped:
-		return 'k'
-	case t.Status == task.Cancelled:
-		return 'x'
-	case t.Attempts > 0:
-		return 'w' // waits for another attempt
-	}
-	return 'p'
-}
-
 // apiRoutes adds what the page's scripts ask for.
 func (s *Server) apiRoutes() {
 	s.mux.HandleFunc("GET /api/runs", s.apiRuns)
@@ -94,6 +71,7 @@ func (s *Server) apiRoutes() {
 	s.mux.HandleFunc("GET /api/runs/{run}/results/{fn}", s.withRun(s.apiResults))
 	s.mux.HandleFunc("GET /api/runs/{run}/failures", s.withRun(s.apiFailures))
 	s.mux.HandleFunc("GET /api/runs/{run}/machines", s.withRun(s.apiMachines))
+	s.mux.HandleFunc("GET /api/runs/{run}/timeline", s.withRun(s.apiTimeline))
 }
 
 // withRun finds the run of a request.
@@ -115,33 +93,16 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if err == nil || r.Context().Err() != nil {
 		return
 	}
-	code := http.StatusInternalServerError
-	var problems spec.Problems
-	var usage *engine.UsageError
-	switch k := cloud.KindOf(err); {
-	case errors.As(err, &problems), errors.As(err, &usage):
-		code = http.StatusUnprocessableEntity
-	case k == cloud.KindNotFound, k == cloud.KindInvalid, errors.Is(err, errNotFound):
-		code = http.StatusNotFound
-	case k == cloud.KindTransient, k == cloud.KindThrottled:
-		code = http.StatusServiceUnavailable
-	}
-	writeJSON(w, code, map[string]string{"error": err.Error()})
+	writeJSON(w, codeOf(err), map[string]string{"error": err.Error()})
 }
 
 func (s *Server) apiRuns(w http.ResponseWriter, r *http.Request) {
-	list, err := s.runs(r.Context())
+	list, _, _, err := s.list.now(r.Context())
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	writeJSON(w, http.StatusOK, list)
-}
-
-// runs is all runs, newest first.
-func (s *Server) runs(ctx context.Context) ([]engine.RunSummary, error) {
-	list, err := s.cfg.Engine.Runs(ctx, true)
-	return append([]engine.RunSummary{}, list...), err
 }
 
 func (s *Server) apiRun(w http.ResponseWriter, _ *http.Request, run *watched) error {
@@ -192,24 +153,8 @@ func (s *Server) apiEvents(w http.ResponseWriter, r *http.Request, run *watched)
 
 // apiGrid is one byte a task, see cellOf.
 func (s *Server) apiGrid(w http.ResponseWriter, r *http.Request, run *watched) error {
-	fn := r.PathValue("fn")
-	var cells []byte
-	found := false
-	_, _, version, _ := run.now()
-	err := run.read(func(v *executor.View, live map[string]map[int]task.Live) error {
-		for _, name := range v.Functions() {
-			found = found || name == fn
-		}
-		for t := range v.Tasks(fn) {
-			_, running := live[fn][t.Index]
-			cells = append(cells, cellOf(t, running))
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if !found {
+	cells, version, ok := run.grid(r.PathValue("fn"))
+	if !ok {
 		return errNotFound
 	}
 	w.Header().Set("X-Version", strconv.Itoa(version))
@@ -221,7 +166,7 @@ func compressed(w http.ResponseWriter, r *http.Request, kind string, body []byte
 	h := w.Header()
 	h.Set("Content-Type", kind)
 	h.Set("Cache-Control", "no-store")
-	h.Set("Vary", "Accept-Encoding")
+	h.Add("Vary", "Accept-Encoding")
 	if len(body) < 1024 || !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
 		_, err := w.Write(body)
 		return err
@@ -390,51 +335,97 @@ func (s *Server) apiResults(w http.ResponseWriter, r *http.Request, run *watched
 // maxGrouped is the most failures that are looked at to group them.
 const maxGrouped = 20000
 
-func (s *Server) apiFailures(w http.ResponseWriter, r *http.Request, run *watched) error {
-	type example struct {
-		Function string `json:"function"`
-		Index    int    `json:"index"`
-		Line     string `json:"line"`
-		Stderr   string `json:"stderr,omitempty"`
-	}
-	type group struct {
-		Title     string    `json:"title"`
-		Cause     string    `json:"cause"`
-		Count     int       `json:"count"`
-		Functions []string  `json:"functions"`
-		Examples  []example `json:"examples"`
+// failureExample is one failed task.
+type failureExample struct {
+	Function string `json:"function"`
+	Index    int    `json:"index"`
+	Line     string `json:"line"`
+	Stderr   string `json:"stderr,omitempty"`
+}
+
+// failureGroup is failures that have something in common.
+type failureGroup struct {
+	Title     string           `json:"title"`
+	Cause     string           `json:"cause"`
+	Count     int              `json:"count"`
+	Functions []string         `json:"functions"`
+	Examples  []failureExample `json:"examples"`
+}
+
+// groupEvery is how often failures are grouped anew, at most.
+const groupEvery = 5 * time.Second
+
+// failures groups the failed tasks of a run.
+func (w *watched) failures(ctx context.Context) ([]failureGroup, error) {
+	w.use.Lock()
+	defer w.use.Unlock()
+	_, report, version, _ := w.now()
+	if w.grouped != nil && (w.groupsAt.version == version || !report.Status.Final() && time.Since(w.groupsAt.at) < groupEvery) {
+		return w.grouped, nil
 	}
 	g := new(failures.Grouper)
-	err := run.read(func(v *executor.View, _ map[string]map[int]task.Live) error {
-		for _, fn := range v.Functions() {
-			for t := range v.Tasks(fn) {
-				if t.Status != task.Failed || t.Pos < 0 || g.Total() >= maxGrouped {
-					continue
-				}
-				o, err := v.Outcome(r.Context(), fn, t)
-				if err != nil {
-					return err
-				}
-				if o != nil {
-					g.Add(fn, o)
-				}
+	for _, fn := range w.view.Functions() {
+		for t := range w.view.Tasks(fn) {
+			if t.Status != task.Failed || t.Pos < 0 || g.Total() >= maxGrouped {
+				continue
+			}
+			o, err := w.view.Outcome(ctx, fn, t)
+			if err != nil {
+				return nil, err
+			}
+			if o != nil {
+				g.Add(fn, o)
 			}
 		}
+	}
+	out := []failureGroup{}
+	for _, x := range g.Groups() {
+		one := failureGroup{Title: x.Title(), Cause: x.Cause().String(), Count: x.Count, Functions: x.FunctionNames(), Examples: []failureExample{}}
+		for _, e := range x.Examples {
+			one.Examples = append(one.Examples, failureExample{e.Function, e.Index, e.Line, string(bytes.ToValidUTF8(e.Stderr, []byte("\ufffd")))})
+		}
+		out = append(out, one)
+	}
+	w.grouped, w.groupsAt = out, mark{version, time.Now()}
+	return out, nil
+}
+
+func (s *Server) apiFailures(w http.ResponseWriter, r *http.Request, run *watched) error {
+	groups, err := run.failures(r.Context())
+	if err != nil {
+		return err
+	}
+	total := 0
+	for _, g := range groups {
+		total += g.Count
+	}
+	writeJSON(w, http.StatusOK, map[string]any{"grouped": total, "groups": groups})
+	return nil
+}
+
+// apiTimeline is what the run did over time.
+func (s *Server) apiTimeline(w http.ResponseWriter, r *http.Request, run *watched) error {
+	var t timelineJSON
+	_, report, _, _ := run.now()
+	err := run.read(func(v *executor.View, _ map[string]map[int]task.Live) error {
+		if err := run.past.catchUp(r.Context(), v, report.Started); err != nil {
+			return err
+		}
+		until := report.Started.Add(time.Duration(report.Seconds * float64(time.Second)))
+		if report.Finished != nil {
+			until = *report.Finished
+		}
+		t = run.past.timeline(v.Machines(), until, report.CostUSD > 0)
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	out := []group{}
-	for _, x := range g.Groups() {
-		one := group{Title: x.Title(), Cause: x.Cause().String(), Count: x.Count, Functions: x.FunctionNames(), Examples: []example{}}
-		for _, e := range x.Examples {
-			one.Examples = append(one.Examples, example{e.Function, e.Index, e.Line, string(bytes.ToValidUTF8(e.Stderr, []byte("�")))})
-		}
-		out = append(out, one)
+	b, err := json.Marshal(t)
+	if err != nil {
+		return err
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"grouped": g.Total(), "groups": out})
-	return nil
+	return compressed(w, r, "application/json", b)
 }
 
 func (s *Server) apiMachines(w http.ResponseWriter, _ *http.Request, run *watched) error {

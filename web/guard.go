@@ -160,18 +160,11 @@ func (g *guard) login(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, "/", http.StatusSeeOther)
 		return
 	}
+	_, hash := assets()
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
 	if given != "" {
 		w.WriteHeader(http.StatusForbidden)
 	}
-	_, _ = w.Write([]byte(loginPage))
+	_ = templates().ExecuteTemplate(w, "login", map[string]any{"Static": "/static/" + hash, "Wrong": given != ""}) // the caller went away
 }
-
-const loginPage = `<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>coiled-jobs</title><link rel="stylesheet" href="/static/page.css"></head>
-<body><main><h1>coiled-jobs</h1>
-<form method="post" action="/login"><label for="token">The token that the server was started with</label>
-<input id="token" name="token" type="password" autocomplete="current-password" required autofocus>
-<button>Enter</button></form></main></body></html>
-`

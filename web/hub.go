@@ -29,19 +29,32 @@ type watched struct {
 	run string
 	hub *hub
 
-	// view is guarded by use: a View serves one reader at a time.
-	use  sync.Mutex
-	view *executor.View
-	live map[string]map[int]task.Live // running tasks by function
+	// What use guards: a View serves one reader at a time.
+	use      sync.Mutex
+	view     *executor.View
+	live     map[string]map[int]task.Live // running tasks by function
+	cells    map[string][]byte            // the grids that somebody asked for
+	past     history
+	grouped  []failureGroup // at groupedAt
+	groupsAt mark
 
 	mu       sync.Mutex
 	version  int           // grows with each change
 	changed  chan struct{} // closed at the next change
 	state    []byte        // the report as JSON
 	report   executor.Report
+	diffs    []gridDiff // the last ones, oldest first
+	frames   map[string][]byte
 	watchers int
-	used     time.Time
+	used     time.Time // somebody asked
+	looked   time.Time // the store was asked
 	polling  bool
+}
+
+// mark is when something was worked out, and of which version.
+type mark struct {
+	version int
+	at      time.Time
 }
 
 func newHub(store func() cloud.Store, every time.Duration) *hub {
@@ -58,19 +71,37 @@ func (h *hub) open(ctx context.Context, run string) (*watched, error) {
 	}
 	w := h.runs[run]
 	if w == nil {
-		w = &watched{run: run, hub: h, changed: make(chan struct{}), used: time.Now()}
+		w = &watched{run: run, hub: h, changed: make(chan struct{}), used: time.Now(), cells: map[string][]byte{}}
 		h.runs[run] = w
 	}
 	h.mu.Unlock()
 	if err := w.look(ctx, false); err != nil {
 		h.mu.Lock()
-		if h.runs[run] == w && w.version == 0 {
+		if h.runs[run] == w && w.unread() {
 			delete(h.runs, run)
 		}
 		h.mu.Unlock()
 		return nil, err
 	}
 	return w, nil
+}
+
+// forget drops what is known of a run, so that the next look is at the store.
+func (h *hub) forget(run string) {
+	h.mu.Lock()
+	w := h.runs[run]
+	h.mu.Unlock()
+	if w != nil {
+		w.mu.Lock()
+		w.looked = time.Time{}
+		w.mu.Unlock()
+	}
+}
+
+func (w *watched) unread() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.version == 0
 }
 
 func (w *watched) idle() bool {
@@ -84,8 +115,8 @@ func (w *watched) look(ctx context.Context, poll bool) error {
 	w.use.Lock()
 	defer w.use.Unlock()
 	w.mu.Lock()
-	fresh := w.version > 0 && !poll && (time.Since(w.used) < w.hub.every || w.polling)
-	if fresh {
+	fresh := w.version > 0 && !poll && !w.looked.IsZero() && (time.Since(w.looked) < w.hub.every || w.polling)
+	if !poll {
 		w.used = time.Now()
 	}
 	w.mu.Unlock()
@@ -98,6 +129,8 @@ func (w *watched) look(ctx context.Context, poll bool) error {
 			return err
 		}
 		w.view = v
+	} else if err := w.view.Refresh(ctx); err != nil { // also of one that had ended: retry goes on with it
+		return err
 	}
 	report, err := w.view.Report(ctx)
 	if err != nil {
@@ -121,16 +154,21 @@ func (w *watched) look(ctx context.Context, poll bool) error {
 	if err != nil {
 		return err
 	}
+	diff := w.regrid()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !poll {
-		w.used = time.Now()
-	}
-	if w.version > 0 && string(state) == string(w.state) {
+	w.looked = time.Now()
+	if w.version > 0 && string(state) == string(w.state) && diff == nil {
 		return nil
 	}
 	w.version++
-	w.state, w.report = state, report
+	if diff != nil {
+		if len(w.diffs) >= maxDiffs {
+			w.diffs = append(w.diffs[:0], w.diffs[len(w.diffs)-maxDiffs/2:]...)
+		}
+		w.diffs = append(w.diffs, gridDiff{w.version, diff})
+	}
+	w.state, w.report, w.frames = state, report, map[string][]byte{}
 	close(w.changed)
 	w.changed = make(chan struct{})
 	return nil
@@ -143,6 +181,27 @@ func (w *watched) now() (state []byte, report executor.Report, version int, chan
 	defer w.mu.Unlock()
 	w.used = time.Now()
 	return w.state, w.report, w.version, w.changed
+}
+
+// frame is what is shown of a version, made once for all who watch.
+func (w *watched) frame(name string, version int, make func() ([]byte, error)) ([]byte, error) {
+	w.mu.Lock()
+	b, ok := w.frames[name]
+	ok = ok && w.version == version
+	w.mu.Unlock()
+	if ok {
+		return b, nil
+	}
+	b, err := make()
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.version == version {
+		w.frames[name] = b
+	}
+	return b, nil
 }
 
 // read lets fn read the view.

@@ -28,6 +28,9 @@ type Server struct {
 	guard *guard
 	mux   *http.ServeMux
 	hub   *hub
+	list  *lister
+	plan  *schedulesReader
+	count counters
 
 	mu    sync.Mutex
 	beats map[string]time.Time // what is alive: "schedules" after each round
@@ -35,7 +38,10 @@ type Server struct {
 
 // lookEvery is how often a run is looked at that somebody watches, where that
 // costs next to nothing.
-const lookEvery = 250 * time.Millisecond
+const lookEvery = 500 * time.Millisecond
+
+// listEvery is how often the list of runs is looked at that somebody watches.
+const listEvery = 2 * time.Second
 
 // New makes the page's handler.
 func New(cfg Config) *Server {
@@ -44,8 +50,11 @@ func New(cfg Config) *Server {
 	s := &Server{cfg: cfg, mux: http.NewServeMux(), beats: map[string]time.Time{}}
 	s.guard = &guard{token: cfg.Token, key: key, hosts: cfg.Hosts, next: s.mux}
 	s.hub = newHub(func() cloud.Store { return cfg.Engine.Store }, cfg.Engine.PollEvery(lookEvery))
+	s.list = newLister(cfg.Engine, s.hub, cfg.Engine.PollEvery(listEvery))
+	s.plan = &schedulesReader{every: cfg.Engine.PollEvery(listEvery), known: map[string]map[string]schedule.Record{}}
 	s.mux.HandleFunc("GET /healthz", s.health)
 	s.apiRoutes()
+	s.pages()
 	return s
 }
 

@@ -1,0 +1,4 @@
+import "./page.js";
+import { followLog } from "./log.js";
+
+followLog(document.getElementById("log"));
