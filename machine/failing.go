@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -18,6 +19,7 @@ type failing struct {
 // Work fails every task that it receives.
 func (f *failing) Work(ctx context.Context) error {
 	q := taken{f.s}
+	message := headed(f.err.Error())
 	for {
 		d, err := q.Receive(ctx)
 		switch {
@@ -34,13 +36,24 @@ func (f *failing) Work(ctx context.Context) error {
 				continue
 			}
 			b.Outcomes = append(b.Outcomes, task.Outcome{Index: i, Attempt: d.Attempt, Status: task.Failed, Cause: task.CauseSetup,
-				Exit: 1, Started: now, Message: f.err.Error(), Machine: f.s.m.id.ID})
+				Exit: 1, Started: now, Message: message, Machine: f.s.m.id.ID})
 		}
 		f.s.report(b)
 		if err := q.Done(ctx, d); err != nil {
 			return err
 		}
 	}
+}
+
+// headed puts the last line of what a program printed into the first line of a
+// message, which is all that lists show: that is where most say what is wrong.
+func headed(text string) string {
+	head, printed, ok := strings.Cut(text, ":\n")
+	if !ok {
+		return text
+	}
+	lines := strings.Split(strings.TrimSpace(printed), "\n")
+	return head + ": " + strings.TrimSpace(lines[len(lines)-1]) + "\n" + printed
 }
 
 // Live is nothing: no task starts.
