@@ -61,7 +61,9 @@ type Options struct {
 type Machine struct {
 	ID, Type, Zone string
 	Spot           bool
-	Begun, Ended   time.Time // Ended is zero while it lives
+	Begun          time.Time // it was launched
+	Booted         time.Time // its user data was started; zero: not yet
+	Ended          time.Time // zero: it lives
 	How            string    // it ended: powered off, terminated, crashed
 	Error          string    // why it could not start
 }

@@ -272,7 +272,7 @@ func (r *Region) check() {
 	r.end()
 	end := time.Now().Add(10 * time.Second)
 	left := r.remains()
-	for len(left) > 0 && time.Now().Before(end) { // the kernel takes networks apart in the background
+	for len(left) > 0 && time.Now().Before(end) { // the kernel takes its time
 		time.Sleep(10 * time.Millisecond)
 		left = r.remains()
 	}
@@ -287,6 +287,10 @@ func (r *Region) end() {
 	timer := time.AfterFunc(5*time.Second, func() { r.cmd.Process.Kill() })
 	defer timer.Stop()
 	r.cmd.Wait()
+	// The kernel takes networks apart in the background, some time.
+	if _, err := os.Stat("/sys/class/net/" + r.veth); r.veth != "" && err == nil {
+		ip("link del " + r.veth) // or the kernel was faster
+	}
 }
 
 // remains says what there is of the region on this machine.

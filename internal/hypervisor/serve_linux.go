@@ -212,6 +212,8 @@ func (s *Serve) live(h *host, c GuestConfig) {
 	s.mu.Lock()
 	if err != nil && h.Ended.IsZero() {
 		h.Error = err.Error()
+	} else if err == nil {
+		h.Booted = time.Now()
 	}
 	if err != nil && h.cmd != nil {
 		h.cmd.Process.Kill()

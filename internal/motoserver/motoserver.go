@@ -173,13 +173,18 @@ func start(t T, o Options) (*Server, error) {
 // listen reads what the server tells until it ends.
 func (s *Server) listen(lines *bufio.Reader, watch func(Event)) {
 	defer close(s.answers)
-	for dec := json.NewDecoder(lines); ; {
+	for {
+		text, err := lines.ReadBytes('\n')
+		if err != nil {
+			return
+		}
 		var line struct {
 			Event
 			answer
 		}
-		if dec.Decode(&line) != nil {
-			return
+		if err := json.Unmarshal(text, &line); err != nil {
+			fmt.Fprintf(os.Stderr, "moto's server: %s", text) // some of moto's code prints
+			continue
 		}
 		if line.Event.Event == "answer" {
 			s.answers <- line.answer
