@@ -249,9 +249,9 @@ func (e *Engine) byKey(ctx context.Context, p *Planned, o ApplyOptions, run stri
 		}
 		return finishedHandle(r, note), nil
 	case executor.RunPending:
-		return e.Resume(ctx, run, ContinueOptions{Detach: o.Detach, CodeNew: true})
+		return e.Resume(ctx, run, ContinueOptions{Detach: o.Detach, CodeNew: true, File: o.File})
 	}
-	h, err := e.Retry(ctx, run, ContinueOptions{Detach: o.Detach, NoCache: o.NoCache})
+	h, err := e.Retry(ctx, run, ContinueOptions{Detach: o.Detach, NoCache: o.NoCache, File: o.File})
 	if h != nil && h.Joined == "" {
 		h.Joined = "this run has the key " + o.Key + " and its status was " + string(r.Status) + "; it goes on"
 	}

@@ -28,6 +28,23 @@ type ContinueOptions struct {
 	Detach  bool     // the coordinator becomes a process of its own
 	MaxCost *float64 // a new limit
 	NoCache bool
+	// File is where the pipeline file is now: of use for a run on this machine
+	// whose recorded folder is not here, such as one of another CI runner.
+	File string
+}
+
+// placed is the header of a run with the place where its file is now.
+func (o ContinueOptions) placed(h *executor.Header) *executor.Header {
+	if o.File == "" || h.Cloud == "aws" || folderHere(h.Dir) {
+		return h
+	}
+	file, err := filepath.Abs(o.File)
+	if err != nil {
+		return h
+	}
+	moved := *h
+	moved.File, moved.Dir = file, filepath.Dir(file)
+	return &moved
 }
 
 // Attach watches a run that another process coordinates, or returns a finished one.
@@ -46,6 +63,7 @@ func (e *Engine) Resume(ctx context.Context, run string, o ContinueOptions) (*Ha
 	if err != nil {
 		return nil, err
 	}
+	v.Header = o.placed(v.Header)
 	alive, err := settled(ctx, v)
 	if err != nil {
 		return nil, err
@@ -113,6 +131,7 @@ func (e *Engine) Retry(ctx context.Context, run string, o ContinueOptions) (*Han
 	case executor.RunSucceeded:
 		return finishedHandle(r, "the run has succeeded; nothing has failed"), nil
 	}
+	v.Header = o.placed(v.Header)
 	p, file, err := e.currentFile(ctx, v)
 	if err != nil {
 		return nil, err

@@ -22,16 +22,20 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/ui"
 )
 
-// What action.yml hands over: its inputs, and what it knows of the step. They
-// never become part of a command line, and tasks do not see them.
+// The names of the variables in which the runner hands over the inputs of
+// action.yml, and scripts/action/main.js what it knows of the step. They never
+// become part of a command line, and tasks do not see them.
 const (
-	githubInput  = "COILED_JOBS_INPUT_"
-	githubStepOf = "COILED_JOBS_STEP"
+	githubInput  = "INPUT_"
+	githubMemory = "COILED_JOBS_STEP_FILE"
 )
 
-// githubInputs are the inputs of action.yml that are read here. version is for
-// scripts/action-install, working-directory for the runner.
-var githubInputs = []string{"file", "command", "params", "cloud", "store", "key", "max-cost", "detach", "run", "outputs"}
+// githubInputs are the inputs of action.yml that are read here, githubOthers
+// those that scripts/action/main.js reads.
+var (
+	githubInputs = []string{"file", "command", "params", "cloud", "store", "key", "max-cost", "detach", "run", "outputs", "matrix"}
+	githubOthers = []string{"working-directory", "version", "token"}
+)
 
 // newGithubCmd is what action.yml calls; everything it is told is in the
 // environment. All it prints goes to standard error: the runner reads both
@@ -64,13 +68,16 @@ type githubStep struct {
 // tasks inherit.
 func newGithubStep(a *app) *githubStep {
 	g := &githubStep{app: a, given: map[string]string{}}
+	mine := map[string]bool{githubMemory: true}
+	for _, name := range slices.Concat(githubInputs, githubOthers) {
+		mine[inputVariable(name)] = true
+	}
 	a.environ = slices.DeleteFunc(slices.Clone(a.environ), func(kv string) bool {
 		name, value, _ := strings.Cut(kv, "=")
-		mine := strings.HasPrefix(name, githubInput) || strings.HasPrefix(name, githubStepOf)
-		if mine {
+		if mine[name] {
 			g.given[name] = value
 		}
-		return mine
+		return mine[name]
 	})
 	if g.file = g.input("file"); g.file == "" {
 		g.file = "pipeline.yaml"
@@ -82,8 +89,11 @@ func newGithubStep(a *app) *githubStep {
 }
 
 func (g *githubStep) input(name string) string {
-	return strings.TrimSpace(g.given[githubInput+strings.ToUpper(strings.ReplaceAll(name, "-", "_"))])
+	return strings.TrimSpace(g.given[inputVariable(name)])
 }
+
+// inputVariable is how the runner hands over an input.
+func inputVariable(name string) string { return githubInput + strings.ToUpper(name) }
 
 func (g *githubStep) flag(name string, unset bool) (bool, error) {
 	switch v := strings.ToLower(g.input(name)); v {
@@ -234,9 +244,9 @@ func (g *githubStep) key(o engine.ApplyOptions) string {
 	if err != nil {
 		return ""
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %s %q", g.inRepository(o.File), o.Cloud, params, g.given[githubStepOf+"_MATRIX"]))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %s %q", g.inRepository(o.File), o.Cloud, params, g.input("matrix")))
 	return strings.Join([]string{"github", a.getenv("GITHUB_REPOSITORY"), id, a.getenv("GITHUB_JOB"),
-		g.given[githubStepOf], hex.EncodeToString(sum[:6])}, "/")
+		a.getenv("GITHUB_ACTION"), hex.EncodeToString(sum[:6])}, "/")
 }
 
 func (g *githubStep) apply(ctx context.Context) error {

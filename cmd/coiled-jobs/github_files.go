@@ -64,7 +64,7 @@ type memory struct {
 }
 
 func (g *githubStep) remember(m memory) {
-	path := g.given[githubStepOf+"_FILE"]
+	path := g.given[githubMemory]
 	if path == "" {
 		return
 	}
@@ -88,7 +88,7 @@ const cleanupWait = 100 * time.Second
 // cancelled, ran out of time, or was killed.
 func (g *githubStep) cleanup(ctx context.Context) error {
 	a := g.app
-	b, err := os.ReadFile(g.given[githubStepOf+"_FILE"])
+	b, err := os.ReadFile(g.given[githubMemory])
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) == 0 {
 		return nil // nothing was started
 	}
