@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"encoding/json"
+	"sync"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/executor"
@@ -22,11 +23,16 @@ type fleetRecord struct {
 	Notify map[string]string `json:"notify,omitempty"`
 	// MaxCost is a limit that a resume or retry gave.
 	MaxCost *float64 `json:"max_cost,omitempty"`
+
+	mu sync.Mutex // of Kinds, while a fleet works with it
 }
 
 // kindRecord is a kind of machines.
 type kindRecord struct {
-	Base    string            `json:"base"`
+	Base string `json:"base"`
+	// Memory is what tasks of Base asked for that ran out of it: these machines
+	// were chosen for them. 0: those for all tasks.
+	Memory  int64             `json:"memory,omitempty"`
 	Region  string            `json:"region"`
 	Choices []hardware.Choice `json:"choices"` // best first, never empty
 	Setup   wire.Setup        `json:"setup"`
@@ -35,6 +41,15 @@ type kindRecord struct {
 }
 
 func (k *kindRecord) arch() string { return k.Choices[0].Arch }
+
+// leastMemory is the bytes that every machine of the kind has.
+func (k *kindRecord) leastMemory() int64 {
+	least := k.Choices[0].MemoryMiB
+	for i := range k.Choices {
+		least = min(least, k.Choices[i].MemoryMiB)
+	}
+	return least << 20
+}
 
 // choice is what is known of an instance type; nil if it was not chosen.
 func (k *kindRecord) choice(instanceType string) *hardware.Choice {
@@ -90,12 +105,14 @@ func (rec *fleetRecord) settle(h *executor.Header, p *spec.Pipeline, store strin
 			parts := partsOf(k.Hardware)
 			parts.Region, parts.Software, parts.Agent = r.Region, r.Setup.SoftwareID, rec.Agent[r.arch()].SHA256
 			parts.Store, parts.Pipeline, parts.Owner = store, h.Pipeline, h.Owner
+			parts.MoreMemory = r.Memory
 			s := &r.Setup
 			s.Run, s.Pool = h.Run, parts.pool()
 			s.Threads = k.Hardware.Threads
-			if s.Threads == 0 {
+			if s.Threads == 0 || r.Memory > 0 { // what asks for memory runs alone
 				s.Threads = 1
 			}
+			s.Memory = r.leastMemory()
 			s.IdleTimeout, s.KeepAlive, s.MaxLife = k.Hardware.IdleTimeout, k.Hardware.KeepAlive, k.Hardware.MaxLife
 			s.Kind = nameKind(r.Base, *s)
 		}

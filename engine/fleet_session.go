@@ -60,6 +60,7 @@ func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 		StopWork: func() { f.fleet.StopWork() }, Notice: s.notice, Live: func() []task.Live { return f.fleet.Live() }, Now: e.Now,
 		Remote: &executor.RemoteConfig{
 			Capacity: func(fn string) int { return f.fleet.Capacity(fn) },
+			Memory:   f.memoryOf,
 			Close:    func(ctx context.Context, _ executor.RunStatus) { f.close(ctx, s) },
 		},
 	})
@@ -74,7 +75,10 @@ func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 			return e.AWS.OpenQueue(ctx, rec.Region, h.Run, name)
 		},
 		JoinQueue: func(ctx context.Context, url string) (cloud.Queue, error) { return e.AWS.JoinQueue(ctx, url) },
-		Kinds:     kinds, Limits: e.limits(p, rec, h, s.coord.Machines(), own), Unattended: p.Limits.Unattended, Expect: expected(p),
+		Kinds:     kinds, Larger: func(ctx context.Context, fn string, memory int64) (fleet.Kind, error) {
+			return f.larger(ctx, p, fn, memory)
+		},
+		Limits: e.limits(p, rec, h, s.coord.Machines(), own), Unattended: p.Limits.Unattended, Expect: expected(p),
 		Tidy: f.tidy, Notice: func(text string) { s.notice(machineNotice(text)) },
 	})
 	queue.Queue = f.fleet.Queue()
@@ -193,12 +197,15 @@ func (e *Engine) openMachines(ctx context.Context, h *executor.Header, p *spec.P
 
 // launch says what goes into the machines of a spec.
 func (e *Engine) launch(h *executor.Header, p *spec.Pipeline, rec *fleetRecord, s cloud.MachineSpec) (Launch, error) {
-	i := slices.IndexFunc(rec.Kinds, func(k kindRecord) bool { return k.Setup.Pool == s.Pool })
+	rec.mu.Lock()
+	kinds := rec.Kinds
+	rec.mu.Unlock()
+	i := slices.IndexFunc(kinds, func(k kindRecord) bool { return k.Setup.Pool == s.Pool })
 	if i < 0 {
 		return Launch{}, &cloud.Error{Op: "launch", Resource: "machines of " + h.Run, Kind: cloud.KindInvalid,
 			Err: fmt.Errorf("no kind of them has the pool %s", s.Pool)}
 	}
-	k := &rec.Kinds[i]
+	k := &kinds[i]
 	l := Launch{Pipeline: h.Pipeline, Owner: h.Owner, MaxLife: k.Setup.MaxLife, Arch: k.arch(), BootLog: wire.BootLogKey(h.Run, k.Setup.Kind),
 		Agent: rec.Agent[k.arch()], Hardware: k.Hardware,
 		Args: []string{"__agent", "--store", e.Store.URL(), "--run", h.Run, "--kind", k.Setup.Kind}}
@@ -215,6 +222,11 @@ func (rec *fleetRecord) kinds(fs []*spec.Function, prices *priceBook) ([]fleet.K
 			return nil, fmt.Errorf("nothing is recorded of the machines for %s: start the run anew, or continue it where the pipeline file is, with --code new", k.Base)
 		}
 		all = append(all, rec.Kinds[i].fleet(k, prices))
+		for j := range rec.Kinds { // the first is for all tasks
+			if j != i && rec.Kinds[j].Base == k.Base {
+				all = append(all, rec.Kinds[j].fleet(k, prices))
+			}
+		}
 	}
 	return all, nil
 }
@@ -238,7 +250,10 @@ func (r *kindRecord) fleet(k *kind, prices *priceBook) fleet.Kind {
 			return 0
 		},
 		Price:  func(t, zone string, spot bool) float64 { return prices.price(r.Region, t, zone, spot, disk) },
-		Memory: r.Choices[0].MemoryMiB << 20,
+		Memory: r.leastMemory(),
+	}
+	if r.Memory > 0 {
+		f.Min, f.Max = 0, max(1, f.Max)
 	}
 	for _, c := range r.Choices {
 		f.Types = append(f.Types, c.Name)

@@ -123,6 +123,7 @@ type launchParts struct {
 	Subnet          string
 	SecurityGroup   string
 	InstanceProfile string
+	MoreMemory      int64 // that tasks asked for which ran out of it
 	Region          string
 	Software        string // the id of what is installed
 	Agent           string // the hash of the program

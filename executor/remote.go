@@ -159,6 +159,7 @@ func (c *Coordinator) Demand() []task.Demand {
 		}
 		if d.Running && c.state.stopping == notStopping {
 			d.Ready = min(f.ready.size+len(f.retryAt), f.counts[task.Pending])
+			d.Larger = f.larger()
 		}
 		list = append(list, d)
 	}

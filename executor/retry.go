@@ -81,6 +81,17 @@ func (f *function) putBack(i int) {
 	f.ready.push(i, i+1)
 }
 
+// larger is how many tasks of f that have not ended ask for more memory.
+func (f *function) larger() int {
+	n := 0
+	for i, b := range f.table.budgets {
+		if b.memory > 0 && !f.table.status[i].Final() {
+			n++
+		}
+	}
+	return n
+}
+
 // largerMemory is the memory to ask for after an attempt had too little: so many
 // times what its machine had, where that is known.
 func (s *State) largerMemory(f *function, oc *task.Outcome, b *budget) int64 {

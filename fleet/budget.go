@@ -217,7 +217,7 @@ func (s *state) control(now time.Time) wire.Control {
 	for _, k := range s.kinds {
 		kc := wire.KindControl{Queue: k.queue}
 		if s.stop == "" {
-			kc.More = !s.open || s.workFor(k).takeable() > 0
+			kc.More = !s.open || k.opening || s.workFor(k).takeable() > 0
 			if !kc.More {
 				kc.Keep = s.keep(k)
 			}

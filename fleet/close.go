@@ -49,9 +49,6 @@ const (
 	idleWithin = 5 * time.Second
 	// launchesWithin is how long a launch on its way is waited for.
 	launchesWithin = 20 * time.Second
-	// settleWithin is how long after its last heartbeat a machine may take to
-	// say that it waits for another run.
-	settleWithin = 5 * time.Second
 	// closeWithin bounds the rest of Close where ctx has no end.
 	closeWithin = 2 * time.Minute
 )
@@ -327,6 +324,9 @@ func (f *Fleet) waiting(ctx context.Context) (set map[string]bool, last time.Tim
 // closeQueues deletes the queues of the run.
 func (f *Fleet) closeQueues(ctx context.Context) error {
 	var errs []error
+	for _, url := range f.old { // the run ended before all was taken over
+		f.closeByURL(ctx, url)
+	}
 	list := f.out.queues()
 	if f.hints != nil {
 		list = append(list, f.hints)

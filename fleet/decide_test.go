@@ -152,6 +152,41 @@ func TestMemoryHasItsKind(t *testing.T) {
 	}
 }
 
+// TestLargerTasks: what asks for more memory wants no machines that have it
+// not, and as many of those that have it as it is worth.
+func TestLargerTasks(t *testing.T) {
+	t.Parallel()
+	f := []string{"f"}
+	for name, c := range map[string]struct {
+		demand       task.Demand
+		small, large int // in ranges of these kinds that ask for memory
+		want         [2]int
+	}{
+		"none":                  {demand: task.Demand{Ready: 3}, want: [2]int{3, 0}},
+		"all, not handed out":   {demand: task.Demand{Ready: 1, InHand: 1, Larger: 2}, want: [2]int{0, 0}},
+		"all, handed out":       {demand: task.Demand{InHand: 2, Larger: 2}, large: 2, want: [2]int{0, 2}},
+		"some":                  {demand: task.Demand{Ready: 2, InHand: 4, Larger: 3}, large: 3, want: [2]int{3, 3}},
+		"where more is not had": {demand: task.Demand{InHand: 2, Larger: 2}, small: 2, want: [2]int{2, 0}},
+		"short ones share":      {demand: task.Demand{InHand: 9, Larger: 9, Mean: 20}, large: 9, want: [2]int{0, 2}},
+	} {
+		s := newState(&Config{Kinds: []Kind{{Name: "a", Functions: f, Memory: 8, Max: 9}, {Name: "b", Functions: f, Memory: 16, Max: 9}}})
+		if c.demand.Mean == 0 {
+			c.demand.Mean = 1000
+		}
+		c.demand.Function, c.demand.Running, c.demand.Left = "f", true, c.demand.Ready+c.demand.InHand
+		s.open, s.demand = true, []task.Demand{c.demand}
+		for i, n := range []int{c.small, c.large} {
+			if n > 0 {
+				id := fmt.Sprint("1-", i+1)
+				s.ranges[id] = &heldRange{Range: cloud.Range{ID: id, Function: "f", To: n, Memory: 16}, kind: s.kinds[i]}
+			}
+		}
+		if got := [2]int{s.wanted(s.kinds[0], start), s.wanted(s.kinds[1], start)}; got != c.want {
+			t.Errorf("%s: %v machines, want %v", name, got, c.want)
+		}
+	}
+}
+
 // TestWhoStays: more is to be taken, or these machines stay.
 func TestWhoStays(t *testing.T) {
 	t.Parallel()

@@ -28,7 +28,7 @@ type Fleet struct {
 	first  []*kindState // those of Config: others may come later
 	out    *router
 	hints  Queue
-	old    []string // URLs of queues of earlier coordinators
+	old    []string // URLs of queues of earlier coordinators, until they are deleted
 	reads  chan struct{}
 
 	// after are called when the next control that is begun from now on is written.

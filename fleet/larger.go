@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/wire"
@@ -57,10 +59,16 @@ func (f *Fleet) makeLarger(fn string, memory int64) {
 		f.out.unpark(fn, false)
 		return
 	}
-	if !f.do(func() {
-		k.queue = q.URL()
+	// Machines that come at once, from a pool, must find that there is work.
+	written := make(chan struct{})
+	f.do(func() {
+		k.queue, k.opening = q.URL(), true
 		f.s.kinds = append(slices.Clone(f.s.kinds), k)
-	}) {
+		f.afterControl(func() { close(written) })
+	})
+	select {
+	case <-written:
+	case <-f.ctx.Done():
 		return
 	}
 	f.out.add(k, q)
@@ -94,4 +102,6 @@ func (f *Fleet) openQueue(ctx context.Context, name string, epoch int) (q Queue,
 }
 
 // gib is a size for people.
-func gib(bytes int64) string { return fmt.Sprintf("%.4g GiB", float64(bytes)/(1<<30)) }
+func gib(bytes int64) string {
+	return strconv.FormatFloat(math.Round(float64(bytes)/(1<<30)*10)/10, 'f', -1, 64) + " GiB"
+}

@@ -146,6 +146,7 @@ func (r *router) register() {
 	r.mu.Unlock()
 	for _, x := range fresh {
 		r.f.s.ranges[x.ID] = x
+		x.kind.opening = false
 	}
 }
 

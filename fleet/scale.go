@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"math"
-	"slices"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/task"
@@ -45,17 +44,22 @@ func (s *state) meanOf(d *task.Demand) float64 {
 	return math.Inf(1)
 }
 
+func (s *state) meanOfFunction(name string) float64 {
+	for i := range s.demand {
+		if s.demand[i].Function == name {
+			return s.meanOf(&s.demand[i])
+		}
+	}
+	return math.Inf(1)
+}
+
 // workFor adds up what there is for a kind.
 func (s *state) workFor(k *kindState) work {
 	w := work{done: true}
-	elsewhere := map[string]int{} // tasks that went to kinds with more memory
-	for _, r := range s.ranges {
-		n := r.left()
-		if r.kind != nil && !s.primary(r.kind, r.Function) {
-			elsewhere[r.Function] += n
-		}
-		if r.kind == k && r.holder != "" {
-			w.taken += n
+	add := func(n int, mean float64) {
+		if n > 0 {
+			w.tasks += n
+			w.seconds += float64(n) * mean
 		}
 	}
 	for i := range s.demand {
@@ -68,27 +72,23 @@ func (s *state) workFor(k *kindState) work {
 			w.behind++
 			continue
 		}
-		if n := d.Ready + max(0, d.InHand-elsewhere[d.Function]); n > 0 {
-			w.tasks += n
-			w.seconds += float64(n) * s.meanOf(d)
-		}
+		add(d.Ready+d.InHand-d.Larger, s.meanOf(d)) // those are among the ranges, here or of another kind
 		if n := d.Left - d.Ready - d.InHand; n > 0 {
 			w.coming += n
 			w.comingSeconds += float64(n) * s.meanOf(d)
 		}
 	}
 	for _, r := range s.ranges {
-		if r.kind != k || s.primary(k, r.Function) {
+		if r.kind != k {
 			continue
 		}
-		w.done = false
-		w.tasks += r.left()
-		mean := math.Inf(1)
-		if i := slices.IndexFunc(s.demand, func(d task.Demand) bool { return d.Function == r.Function }); i >= 0 {
-			mean = s.meanOf(&s.demand[i])
+		n := r.left()
+		if r.holder != "" {
+			w.taken += n
 		}
-		if n := r.left(); n > 0 {
-			w.seconds += float64(n) * mean
+		if r.Memory > 0 {
+			w.done = false
+			add(n, s.meanOfFunction(r.Function))
 		}
 	}
 	return w

@@ -65,6 +65,8 @@ func (s *state) pruneLost(now time.Time) {
 type kindState struct {
 	Kind
 	queue string // URL
+	// opening: it was made for ranges that are about to come.
+	opening bool
 
 	asked     int // machines that are being launched
 	askedAt   time.Time

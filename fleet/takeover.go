@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -269,21 +270,22 @@ func (f *Fleet) answered(held *[]cloud.Range, start time.Time) bool {
 // closeOld deletes the queues of earlier coordinators: nobody takes from them
 // any more.
 func (f *Fleet) closeOld() {
-	if f.cfg.JoinQueue == nil {
+	list := f.old
+	f.old = nil
+	for _, url := range list {
+		f.run(func() { f.closeByURL(f.ctx, url) })
+	}
+}
+
+func (f *Fleet) closeByURL(ctx context.Context, url string) {
+	if f.cfg.JoinQueue == nil || url == "" {
 		return
 	}
-	for _, url := range f.old {
-		if url == "" {
-			continue
-		}
-		f.run(func() {
-			q, err := f.cfg.JoinQueue(f.ctx, url)
-			if err == nil {
-				err = q.Close()
-			}
-			if err != nil {
-				f.cfg.Logger.Warn("queue of an earlier coordinator not deleted", "queue", url, "err", err)
-			}
-		})
+	q, err := f.cfg.JoinQueue(ctx, url)
+	if err == nil {
+		err = q.Close()
+	}
+	if err != nil {
+		f.cfg.Logger.Warn("queue of an earlier coordinator not deleted", "queue", url, "err", err)
 	}
 }

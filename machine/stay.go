@@ -212,7 +212,7 @@ func (st *stay) worker(s *session) (Worker, error) {
 		return &failing{s: s, err: st.setupErr}, nil
 	}
 	cfg := agent.Config{Run: st.ready, Queue: taken{s}, Slots: st.slots, Report: s.report, Logger: s.log, Name: s.m.id.ID,
-		Token: st.header.Token, Look: s.m.cfg.Look}
+		Token: st.token(), Look: s.m.cfg.Look}
 	if s.m.cfg.Exe != "" {
 		cfg.Warden = []string{s.m.cfg.Exe, "__warden"}
 	}
@@ -331,13 +331,17 @@ func (st *stay) setDraining(on bool) {
 	st.draining = on
 }
 
+// token marks the processes of the run on this machine, and on no other that
+// may share its kernel.
+func (st *stay) token() string { return st.header.Token + "." + st.m.id.ID }
+
 // tidy removes what the run has left: its processes, files and secrets.
 func (st *stay) tidy() {
 	st.ready = nil
 	if st.dir == "" {
 		return
 	}
-	agent.KillLeftovers(st.header.Token)
+	agent.KillLeftovers(st.token())
 	if err := st.clear(); err != nil {
 		st.m.log.Error("files of the run were not removed", "err", err)
 	}
