@@ -39,14 +39,15 @@ func (g *guard) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Security-Policy", policy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
-	h.Set("Referrer-Policy", "no-referrer")
+	// With no-referrer browsers would send "Origin: null" with our own forms.
+	h.Set("Referrer-Policy", "same-origin")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
 	h.Set("Cross-Origin-Resource-Policy", "same-origin")
 	if !g.knownHost(r.Host) {
 		http.Error(w, "this server is not known by the name in your address bar; start it with --host NAME to allow that", http.StatusMisdirectedRequest)
 		return
 	}
-	if r.URL.Path == "/healthz" || strings.HasPrefix(r.URL.Path, "/static/") { // say nothing about runs
+	if r.URL.Path == "/healthz" || r.URL.Path == "/favicon.ico" || strings.HasPrefix(r.URL.Path, "/static/") { // say nothing about runs
 		g.next.ServeHTTP(w, r)
 		return
 	}

@@ -225,6 +225,10 @@ func codeOf(err error) int {
 // pages adds the page's addresses.
 func (s *Server) pages() {
 	s.mux.HandleFunc("GET /static/{name...}", static)
+	s.mux.HandleFunc("GET /favicon.ico", func(w http.ResponseWriter, r *http.Request) {
+		r.SetPathValue("name", "icon.svg")
+		static(w, r)
+	})
 	s.mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/runs", http.StatusSeeOther) })
 	s.mux.HandleFunc("GET /runs", s.paged(s.runsPage))
 	s.mux.HandleFunc("GET /runs/events", s.paged(s.runsEvents))

@@ -1,0 +1,427 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	cdplog "github.com/chromedp/cdproto/log"
+	cdpruntime "github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+// browser is a Chromium with one tab. What pages complain about is collected.
+type browser struct {
+	t    *testing.T
+	ctx  context.Context
+	base string
+	pics string // where screenshots go
+
+	mu         sync.Mutex
+	complaints []string
+}
+
+// findBrowser is the program to drive; "" if this machine has none.
+func findBrowser() string {
+	for _, name := range []string{os.Getenv("CHROME_BIN"), "chromium", "chromium-browser", "google-chrome-stable", "google-chrome", "chrome",
+		"/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"} {
+		if name == "" {
+			continue
+		}
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+func newBrowser(t *testing.T, base string) *browser {
+	t.Helper()
+	path := findBrowser()
+	if path == "" {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("there is no Chromium on this machine, and CI must have one; CHROME_BIN names another place")
+		}
+		t.Skip("there is no Chromium on this machine; CHROME_BIN names another place")
+	}
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path), chromedp.Flag("disable-dev-shm-usage", true),
+		chromedp.WSURLReadTimeout(time.Minute), chromedp.UserDataDir(t.TempDir()))
+	if os.Getuid() == 0 {
+		opts = append(opts, chromedp.NoSandbox)
+	}
+	ctx, stop := chromedp.NewExecAllocator(t.Context(), opts...)
+	t.Cleanup(stop)
+	ctx, stop = chromedp.NewContext(ctx)
+	t.Cleanup(stop)
+	b := &browser{t: t, ctx: ctx, base: base, pics: t.ArtifactDir()}
+	err := chromedp.Listen(ctx, func(e any) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		switch e := e.(type) {
+		case *cdpruntime.EventExceptionThrown:
+			b.complaints = append(b.complaints, fmt.Sprint(e.ExceptionDetails.Text, " ", e.ExceptionDetails.Exception))
+		case *cdplog.EventEntryAdded:
+			if e.Entry.Level == cdplog.EntryLevelError {
+				b.complaints = append(b.complaints, fmt.Sprint(e.Entry.Text, " ", e.Entry.URL))
+			}
+		}
+	})
+	if err == nil {
+		_, err = chromedp.Call(ctx, cdplog.Enable, cdp.Empty{})
+	}
+	if err == nil {
+		_, err = chromedp.Call(ctx, cdpruntime.Enable, cdp.Empty{})
+	}
+	if err != nil {
+		t.Fatalf("start %s: %v", path, err)
+	}
+	return b
+}
+
+// patience is more than anything that is done in the browser takes, even where
+// many tests share a processor.
+const patience = time.Minute
+
+// do acts in the browser.
+func (b *browser) do(what string, actions ...chromedp.Action[chromedp.Void]) {
+	b.t.Helper()
+	ctx, stop := context.WithTimeout(b.ctx, patience)
+	defer stop()
+	if err := chromedp.Do(ctx, actions...); err != nil {
+		b.picture("stuck")
+		b.t.Fatalf("%s: %v; on the page:\n%s", what, err, b.text("body"))
+	}
+}
+
+// text is what can be read in an element now.
+func (b *browser) text(selector string) string {
+	ctx, stop := context.WithTimeout(b.ctx, 10*time.Second)
+	defer stop()
+	s, _ := chromedp.Run(ctx, chromedp.Evaluate[string](fmt.Sprintf("document.querySelector(%q)?.innerText ?? ''", selector)))
+	return s
+}
+
+// eval is the value of an expression in the page of a browser.
+func eval[T any](b *browser, expr string) T {
+	b.t.Helper()
+	ctx, stop := context.WithTimeout(b.ctx, patience)
+	defer stop()
+	v, err := chromedp.Run(ctx, chromedp.Evaluate[T](expr, chromedp.EvalAwaitPromise))
+	if err != nil {
+		b.t.Fatalf("%.200s: %v", expr, err)
+	}
+	return v
+}
+
+// await waits until an expression holds in the page, also in the next one.
+func (b *browser) await(what, expr string) {
+	b.t.Helper()
+	ctx, stop := context.WithTimeout(b.ctx, patience)
+	defer stop()
+	t := time.NewTicker(50 * time.Millisecond)
+	defer t.Stop()
+	for {
+		// An error is a page that is just going, or has not come.
+		if ok, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("!!("+expr+")")); err == nil && ok {
+			return
+		}
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			b.picture("stuck")
+			b.quiet()
+			b.t.Fatalf("%s: not after %s; on the page:\n%s", what, patience, b.text("body"))
+		}
+	}
+}
+
+func (b *browser) open(path string) {
+	b.t.Helper()
+	b.do("open "+path, chromedp.Navigate(b.base+path), chromedp.WaitReady("body"))
+}
+
+// picture writes a screenshot for people to look at.
+func (b *browser) picture(name string) {
+	b.t.Helper()
+	ctx, stop := context.WithTimeout(b.ctx, 20*time.Second)
+	defer stop()
+	png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
+	if err != nil {
+		b.t.Errorf("screenshot %s: %v", name, err)
+		return
+	}
+	if err := os.WriteFile(filepath.Join(b.pics, name+".png"), png, 0o600); err != nil {
+		b.t.Error(err)
+	}
+}
+
+// look shows the page in light and dark, on a desk and on a phone: it takes
+// pictures, asks axe-core about each, and checks that nothing sticks out.
+func (b *browser) look(name string) {
+	b.t.Helper()
+	axe, err := os.ReadFile(filepath.Join("testdata", "axe", "axe.min.js"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	eval[chromedp.Void](b, string(axe)+"\n;undefined")
+	for _, size := range []struct {
+		name          string
+		width, height int64
+	}{{"desk", 1280, 900}, {"phone", 390, 844}} {
+		for _, theme := range []string{"light", "dark"} {
+			b.do("resize", chromedp.EmulateViewport(size.width, size.height))
+			eval[chromedp.Void](b, fmt.Sprintf(`(async () => { document.documentElement.dataset.theme = %q; document.dispatchEvent(new Event("theme"));
+				await new Promise(r => setTimeout(r, 150)); })()`, theme))
+			b.picture(name + "-" + size.name + "-" + theme)
+			found := eval[[]string](b, `axe.run(document, {resultTypes: ["violations"]}).then(r => r.violations.filter(v => v.impact === "serious" || v.impact === "critical")
+				.map(v => v.id + ": " + v.help + " " + v.nodes.slice(0, 3).map(n => n.html.slice(0, 160)).join(" | ")))`)
+			for _, f := range found {
+				b.t.Errorf("%s, %s, %s: %s", name, size.name, theme, f)
+			}
+			if wide := eval[float64](b, "document.documentElement.scrollWidth - document.documentElement.clientWidth"); wide > 0 {
+				b.t.Errorf("%s, %s: the page is %v pixels wider than the screen", name, size.name, wide)
+			}
+		}
+	}
+	b.do("resize", chromedp.EmulateViewport(1280, 900))
+	eval[chromedp.Void](b, `delete document.documentElement.dataset.theme; undefined`)
+}
+
+// quiet fails the test if a page complained: an error in a script, or
+// something that its policy forbids.
+func (b *browser) quiet() {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, c := range b.complaints {
+		b.t.Errorf("the page complains: %s", c)
+	}
+	b.complaints = nil
+}
+
+// served is the real program that serves a page.
+type served struct {
+	t                   *testing.T
+	dir, program, store string
+	base                string
+	page                string // the address it printed
+}
+
+// program is this test as the program, in a folder of its own.
+func newServed(t *testing.T, files map[string]string) *served {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	s := &served{t: t, dir: dir, program: filepath.Join(dir, "coiled-jobs"), store: filepath.Join(dir, "store")}
+	if err := os.Symlink(exe, s.program); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func (s *served) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(s.program, append(args, "--store", s.store)...)
+	cmd.Dir = s.dir
+	cmd.Env = append(os.Environ(), "XDG_STATE_HOME="+filepath.Join(s.dir, "state"), "HOME="+s.dir, "COILED_JOBS_TOKEN=")
+	return cmd
+}
+
+// serve starts the server and waits for its address.
+func (s *served) serve(args ...string) {
+	s.t.Helper()
+	cmd := s.command(append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
+	lines := bufio.NewScanner(stderr)
+	address := regexp.MustCompile(`the page: (http://[^/]+)(/\S*)`)
+	for lines.Scan() {
+		if m := address.FindStringSubmatch(lines.Text()); m != nil {
+			s.base, s.page = m[1], m[2]
+			go func() {
+				for lines.Scan() { // so that it never waits for us
+				}
+			}()
+			return
+		}
+	}
+	s.t.Fatal("the server ended without a word about its page")
+}
+
+// api asks the server for JSON.
+func (s *served) api(path string, v any) {
+	s.t.Helper()
+	resp, err := http.Get(s.base + path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if err := json.NewDecoder(resp.Body).Decode(v); err != nil || resp.StatusCode != http.StatusOK {
+		s.t.Fatalf("%s: %s %v", path, resp.Status, err)
+	}
+}
+
+const browsedPipeline = `
+name: nightly
+description: what the browser is shown
+params: {year: 2024}
+schedule: {cron: "0 3 * * *", timezone: Europe/Berlin}
+functions:
+  list:
+    run: echo '["a"]' > "$COILED_JOBS_RESULT"
+  clean:
+    needs: list
+    map: {items: ["<img src=x onerror=\"window.pwned=1\"><script>window.pwned=1</script>", two, three, four, five, six, seven, eight, nine, ten, eleven, twelve]}
+    run: |
+      echo "item ${{ item }}"
+      printf '\033[31mred\033[0m <b>bold?</b>\n'
+      until [ -e go ]; do sleep 0.05; done
+      if [ "$COILED_JOBS_INDEX" = 3 ] && [ ! -e mended ]; then echo "KeyError: '<script>window.pwned=1</script>'" >&2; exit 3; fi
+      echo "${{ item }}" > "$COILED_JOBS_RESULT"
+    hardware: {threads_per_worker: 4}
+  features:
+    map: {from: clean}
+    run: echo 1 > "$COILED_JOBS_RESULT"
+  report:
+    needs: [features, list]
+    run: echo done
+`
+
+// TestBrowser drives the page in a real browser: a run is started, watched to
+// its end, a failure opened, retried, a schedule paused.
+func TestBrowser(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("runs on this machine need Linux or macOS")
+	}
+	if testing.Short() {
+		t.Skip("it starts a browser")
+	}
+	t.Parallel()
+	s := newServed(t, map[string]string{"pipelines/nightly.yaml": browsedPipeline, "pipelines/broken.yaml": "name: broken\nfunctions:\n  a: {rnu: echo}\n"})
+	s.serve("pipelines")
+	b := newBrowser(t, s.base)
+	pipelines := filepath.Join(s.dir, "pipelines")
+
+	b.open("/")
+	b.await("nothing is listed yet", `document.querySelector("h2")?.innerText === "No runs yet"`)
+	b.picture("empty")
+
+	// A broken file is shown as broken, the other can be started.
+	b.open("/schedules")
+	if text := b.text("main"); !strings.Contains(text, `unknown key "rnu" (did you mean "run"?)`) || !strings.Contains(text, "0 3 * * *") {
+		t.Fatalf("schedules:\n%s", text)
+	}
+	b.do("run it now", chromedp.Click(`form[action="/schedules/nightly/trigger"] button`))
+	b.await("its page is there", `location.pathname.startsWith("/runs/nightly-")`)
+	eval[int](b, `window.here = 1`)
+	b.await("tasks run", `document.querySelector("#run-status").innerText.includes("running") && /running [1-9]/.test(document.querySelector("#grid-legend").innerText)`)
+
+	// The log of a task that runs follows it, as text.
+	b.do("open a task", chromedp.Focus("#grid"), chromedp.KeyEvent("\r"))
+	b.await("its log is live", `document.querySelector("#panel #log")?.innerText.includes("red <b>bold?</b>")`)
+	b.look("task-live")
+	b.do("close it", chromedp.KeyEvent("\x1b"))
+	b.look("run-live")
+
+	if err := os.WriteFile(filepath.Join(pipelines, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.await("it has ended", `document.querySelector("#run-status").innerText.includes("failed")`)
+	if eval[int](b, `window.here ?? 0`) != 1 {
+		t.Error("the page was loaded again to show the end of the run")
+	}
+	b.await("the grid shows the end", `/succeeded 11/.test(document.querySelector("#grid-legend").innerText) && /failed 1/.test(document.querySelector("#grid-legend").innerText)`)
+
+	// The failure is explained.
+	b.await("failures are grouped", `document.querySelector("#failures summary")?.innerText.includes("KeyError")`)
+	b.do("open the failure", chromedp.Click("#failures a.task"))
+	b.await("the task is shown", `document.querySelector("#panel[open] h1")?.innerText === "clean/3"`)
+	if text := b.text("#panel"); !strings.Contains(text, "KeyError: '<script>") || !strings.Contains(text, "exit") {
+		t.Errorf("the panel:\n%s", text)
+	}
+	b.look("failure")
+	b.do("close it", chromedp.KeyEvent("\x1b"))
+	b.await("it is closed", `!document.querySelector("#panel").open`)
+
+	// By keyboard: to the failed task, and into it.
+	b.do("n, Enter", chromedp.Focus("#grid"), chromedp.KeyEvent("n"), chromedp.KeyEvent("\r"))
+	b.await("the keyboard opens it", `document.querySelector("#panel[open] h1")?.innerText === "clean/3"`)
+	b.do("close it", chromedp.KeyEvent("\x1b"))
+	for _, id := range []string{"changes", "file", "machines", "functions"} {
+		eval[bool](b, fmt.Sprintf(`document.getElementById(%q).open = true`, id))
+	}
+	b.await("the file is shown", `document.querySelector("#file pre")?.innerText.includes("what the browser is shown")`)
+	b.await("results are shown", `document.querySelector("#results table")?.innerText.includes("twelve")`)
+	b.look("run-failed")
+
+	// Mended, it is retried, and succeeds.
+	if err := os.WriteFile(filepath.Join(pipelines, "mended"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.do("retry", chromedp.Click(`form[action$="/retry"] button`))
+	b.await("it has succeeded", `document.querySelector("#run-status")?.innerText.includes("succeeded") && document.querySelector("#grid-legend").innerText.includes("succeeded 12")`)
+	b.look("run-succeeded")
+
+	b.open("/runs")
+	b.await("it is listed", `document.querySelector("table.runs")?.innerText.includes("succeeded")`)
+	b.look("runs")
+	b.open("/runs?status=failed")
+	if text := b.text("main"); !strings.Contains(text, "No run like that") {
+		t.Errorf("runs that failed:\n%s", text)
+	}
+
+	// A schedule rests, and goes on.
+	b.open("/schedules")
+	b.do("pause", chromedp.Click(`form[action="/schedules/nightly/pause"] button`))
+	b.await("it is paused", `document.querySelector(".schedule .badge")?.innerText.includes("paused")`)
+	b.look("schedules")
+	b.do("open it", chromedp.Click(".schedule h2 a"))
+	b.await("coming ticks are shown", `document.querySelectorAll(".coming li").length === 20`)
+	b.look("schedule")
+	b.do("resume", chromedp.Click(`form[action="/schedules/nightly/resume"] button`))
+	b.await("it is not paused", `location.pathname === "/schedules" && !document.querySelector(".schedule .badge.s-skipped")`)
+
+	if eval[bool](b, `window.pwned === 1`) {
+		t.Error("what a program printed was run")
+	}
+	b.quiet()
+	var runs []struct {
+		Run    string `json:"run"`
+		Status string `json:"status"`
+	}
+	if s.api("/api/runs", &runs); len(runs) != 1 || runs[0].Status != "succeeded" {
+		t.Errorf("runs: %+v", runs)
+	}
+}
