@@ -173,7 +173,7 @@ func (f *Fleet) beatSeen(r beatRead, now time.Time) {
 func (f *Fleet) machineLeft(m *machine) {
 	f.setLive(m.ID, nil)
 	if !m.worked && f.s.stop == "" && m.phase != booting && !m.noBeats {
-		f.bootFailed(m, orText(m.beat.Why, "it left without a word"))
+		f.bootFailed(m, orText(m.beat.Why, "it left without a word"), false)
 	}
 }
 

@@ -80,9 +80,9 @@ func decide(s *state, now time.Time) []action {
 	acts = append(acts, s.decideMachines(now)...)
 	if s.stop == "" && s.open && !s.failed {
 		acts = append(acts, s.decideMoney(now)...)
-		if s.failedBoots >= bootFailures && !s.everWorked {
-			acts = append(acts, actFail{fmt.Errorf("%d machines in a row did not start; the last lines of the last one:\n%s", s.failedBoots, s.bootLog)})
-		} else if !s.stopAsked {
+		if err := s.noMachineStarts(); err != nil {
+			acts = append(acts, actFail{err})
+		} else if !s.stopAsked && s.looking == 0 {
 			for k, n := range s.launches(now) {
 				acts = append(acts, actLaunch{k, n})
 			}

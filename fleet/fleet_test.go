@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -202,4 +203,47 @@ func TestNobodyElseKnows(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestBootFails: a machine that leaves its log ends the run within seconds of
+// its end, if there is no other; several machines may each fail.
+func TestBootFails(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		tasks int
+		log   string
+		want  string // of the error; "": none within the time
+	}{
+		"the only one": {1, "boot\nagent.gz: FAILED\n", "the machine did not start: it ended before it said hello\nboot\nagent.gz: FAILED"},
+		"of three":     {1000, "boot\nagent.gz: FAILED\n", "3 machines in a row did not start"},
+		"not a word":   {1, "", ""},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			store, region := cloudtest.NewStore(), &cloudtest.Region{Default: 10}
+			if err := store.Put(t.Context(), wire.BootLogKey("r", "k"), []byte("of an earlier coordinator")); err != nil {
+				t.Fatal(err)
+			}
+			o := &owner{demand: []task.Demand{running("f", c.tasks, 0, 1000)}}
+			f := begin(store, cloudtest.NewFleet(region), o)
+			time.Sleep(10 * time.Second)
+			if c.log != "" {
+				if err := store.Put(t.Context(), wire.BootLogKey("r", "k"), []byte(c.log)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(3 * time.Second)
+			for _, m := range region.Live() {
+				region.PowerOff(m.ID)
+			}
+			time.Sleep(5 * time.Second)
+			o.note(func() {
+				if c.want == "" && o.err != nil || c.want != "" && (o.err == nil || !strings.HasPrefix(o.err.Error(), c.want)) {
+					t.Errorf("%s: %v", name, o.err)
+				}
+			})
+			if _, err := f.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

@@ -246,48 +246,6 @@ func (f *Fleet) join(m *machine) {
 	f.add(m)
 }
 
-// bootLines is how much of a boot log people see.
-const bootLines = 15
-
-// noBoot deals with a machine that never said hello.
-func (f *Fleet) noBoot(m *machine, why string) {
-	if m.dismissed != "" {
-		f.end(m, m.dismissed, time.Now())
-		return
-	}
-	if m.missing < vanished {
-		f.terminate([]*machine{m}, why)
-	}
-	f.end(m, why, time.Now())
-	token := m.token
-	f.run(func() {
-		text := ""
-		if token != "" {
-			if b, err := f.cfg.Store.Get(f.ctx, wire.BootLogKey(f.cfg.Run, token)); err == nil {
-				text = lastLines(string(b), bootLines)
-			}
-		}
-		f.do(func() { f.bootFailed(m, strings.TrimSpace(why+"\n"+text)) })
-	})
-}
-
-// bootFailed counts a machine that never came to work. The next waits longer.
-func (f *Fleet) bootFailed(m *machine, log string) {
-	s := f.s
-	s.failedBoots++
-	s.bootLog = log
-	f.cfg.Notice(fmt.Sprintf("machine %s did not come to work: %s", m.ID, log))
-	if k := m.kind; k != nil && s.everWorked {
-		k.backoff = min(max(2*k.backoff, firstBackoff), lastBackoff)
-		k.wait = time.Now().Add(k.backoff)
-	}
-}
-
-func lastLines(text string, n int) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
-}
-
 // terminate ends machines, however long that takes.
 func (f *Fleet) terminate(list []*machine, why string) {
 	var ids []string

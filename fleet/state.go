@@ -36,8 +36,11 @@ type state struct {
 
 	failedBoots int
 	everWorked  bool
-	bootLog     string // last lines of the last one
-	stopAsked   bool   // by a limit
+	bootLog     string            // last lines of the last one
+	looking     int               // for the logs of so many machines
+	noUse       bool              // the next would fail, too
+	oldLogs     map[string]string // of kinds, by earlier coordinators' machines
+	stopAsked   bool              // by a limit
 	failed      bool
 
 	expect   map[string]time.Duration

@@ -80,6 +80,7 @@ func (f *Fleet) begin() error {
 	}
 	f.run(f.readBeats)
 	f.run(f.listMachines)
+	f.run(f.watchBoots)
 	f.run(f.lookForClaims)
 	return nil
 }

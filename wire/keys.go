@@ -49,9 +49,8 @@ func MachineOfBeat(key string) (string, bool) {
 	return rest[strings.LastIndexByte(rest, '/')+1:], true
 }
 
-// BootLogKey is where a machine that was launched with this token leaves its
-// log if it cannot start.
-func BootLogKey(run, token string) string { return runKey(run) + "/boot/" + token + ".log" }
+// BootLogKey is where a machine of a kind leaves its log if it cannot start.
+func BootLogKey(run, kind string) string { return runKey(run) + "/boot/" + kind + ".log" }
 
 // PoolPrefix is before what machines of a pool write while they wait.
 func PoolPrefix(pool string) string { return "pools/" + pool + "/" }

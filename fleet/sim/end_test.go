@@ -72,9 +72,12 @@ func TestStillborn(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := world(t, Config{Source: mapOf(100, ""), Seconds: lognormal(5, 60, 0.3), Kind: fleet.Kind{Max: 10}, Latency: latency, Stillborn: true})
-		if err := w.Store().Put(t.Context(), wire.BootLogKey("r", "k-1-1"), []byte("boot\ncurl: (6) could not resolve host\n")); err != nil {
-			t.Fatal(err)
-		}
+		go func() {
+			time.Sleep(time.Minute)
+			if err := w.Store().Put(t.Context(), wire.BootLogKey("r", "k"), []byte("boot\ncurl: (6) could not resolve host\n")); err != nil {
+				t.Error(err)
+			}
+		}()
 		o := whole(t, w)
 		if o.err == nil || !strings.Contains(o.err.Error(), "did not start") || !strings.Contains(o.err.Error(), "could not resolve host") {
 			t.Errorf("%s: %v", o.report.Status, o.err)
