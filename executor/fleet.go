@@ -85,13 +85,18 @@ type bill struct {
 
 // bill shares the cost of each machine among the functions by how long their
 // tasks ran on it; what is left over was idle.
-func (r *fleetRecord) bill(until int64) bill {
+// What it costs to keep machines for another run is this one's once it is over.
+func (r *fleetRecord) bill(until int64, over bool) bill {
 	b := bill{functions: map[string]float64{}, rates: map[string]float64{}}
 	cost, capacity := map[string]float64{}, map[string]float64{}
 	var ids []string // floating point sums depend on the order
 	for i := range r.machines {
 		m := &r.machines[i]
-		c := m.Cost(time.Unix(0, until))
+		end := time.Unix(0, until)
+		if over && m.Ended.After(end) {
+			end = m.Ended
+		}
+		c := m.Cost(end)
 		if _, ok := cost[m.ID]; !ok {
 			ids = append(ids, m.ID)
 		}
@@ -131,7 +136,7 @@ func (s *State) charge(r *Report, until int64) {
 	if len(s.fleet.machines) == 0 {
 		return
 	}
-	b := s.fleet.bill(until)
+	b := s.fleet.bill(until, s.status.Final())
 	r.Machines, r.CostUSD, r.IdleUSD = b.machines, b.total, b.idle
 	for i := range r.Functions {
 		r.Functions[i].CostUSD = b.functions[r.Functions[i].Name]

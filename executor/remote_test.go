@@ -294,7 +294,7 @@ func TestBill(t *testing.T) {
 	r.worked("i-1", "b", 80)
 	r.worked("i-2", "a", 90) // longer than it lived: its clock is wrong
 	r.worked("", "a", 1000)
-	b := r.bill(at(300).UnixNano())
+	b := r.bill(at(300).UnixNano(), false)
 	near := func(what string, got, want float64) {
 		t.Helper()
 		if math.Abs(got-want) > 1e-9 {
@@ -309,6 +309,9 @@ func TestBill(t *testing.T) {
 	if b.machines != 2 {
 		t.Errorf("%d machines", b.machines)
 	}
+	r.machine(task.Machine{ID: "i-3", Price: 3.6, Joined: at(250), Ended: at(400), Why: "it waits for another run"})
+	near("total, while it goes on", r.bill(at(300).UnixNano(), false).total, 0.1+0.06+0.1+0.06)
+	near("total, in the end", r.bill(at(300).UnixNano(), true).total, 0.1+0.06+0.1+0.15)
 	sum := b.idle
 	for _, c := range b.functions {
 		sum += c
@@ -331,7 +334,7 @@ func TestMachineThatComesBackIsBilledFromItsFirstDay(t *testing.T) {
 		m.ID, m.Price = "i-1", 60
 		r.machine(m)
 	}
-	if b := r.bill(at(60).UnixNano()); math.Abs(b.total-30) > 1e-9 || b.machines != 1 {
+	if b := r.bill(at(60).UnixNano(), false); math.Abs(b.total-30) > 1e-9 || b.machines != 1 {
 		t.Errorf("$%g for %d machines, want 30 for one", b.total, b.machines)
 	}
 }

@@ -33,7 +33,9 @@ type State struct {
 	// memoryOf is the bytes that a type of machine has; 0: not known. nil: the
 	// agent is in this process, or this is a reader's.
 	memoryOf func(instanceType string) int64
-	hands    *hands // nil: the agent is in this process, or this is a reader's
+	// counted, if set, is told of each outcome that counts.
+	counted func(fn string, oc *task.Outcome)
+	hands   *hands // nil: the agent is in this process, or this is a reader's
 }
 
 type stopKind uint8

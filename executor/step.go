@@ -277,6 +277,9 @@ func (s *State) outcome(f *function, oc *task.Outcome, noRetry bool, at, pos int
 	t.flags[i] &^= taskCached
 	f.seconds += oc.Seconds
 	s.fleet.worked(oc.Machine, f.spec.Name, oc.Seconds)
+	if s.counted != nil {
+		s.counted(f.spec.Name, oc)
+	}
 	if oc.Attempt > 0 {
 		if f.mean < 0 {
 			f.mean = oc.Seconds
