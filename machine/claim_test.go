@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -288,6 +289,45 @@ func TestEpoch(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A range whose end was not reported yet is held: the next coordinator would
+// hand it out again.
+func TestEpochBeforeReport(t *testing.T) {
+	bubble(t, func(r *rig) {
+		r.tell("r1", func(c *wire.Control) { c.Pace = time.Minute })
+		r.takes = func(i int) time.Duration {
+			if i == 1 {
+				return 5 * time.Minute
+			}
+			return time.Second
+		}
+		r.send("r1", 1, [2]int{2, 3}, [2]int{1, 2})
+		r.start()
+		time.Sleep(5 * time.Second)
+		ended := r.send("r1", 1, [2]int{0, 1})[0]
+		time.Sleep(5 * time.Second)
+		if by, _, _ := r.outcomes("r1"); len(by) != 1 || r.startCount() != 3 {
+			t.Fatalf("%d outcomes of %d starts", len(by), r.startCount())
+		}
+		r.newQueue("r1-2")
+		r.tell("r1", func(c *wire.Control) {
+			c.Epoch = 2
+			c.Kinds = map[string]wire.KindControl{"k": {Queue: "r1-2", More: true}}
+		})
+		time.Sleep(wire.ControlEvery + time.Second)
+		holds := func() bool {
+			return slices.ContainsFunc(r.beat("r1").Held, func(h cloud.Range) bool { return h.ID == ended.ID })
+		}
+		if b := r.beat("r1"); b.Epoch != 2 || len(b.Held) != 2 || !holds() {
+			t.Errorf("beat before the report: %+v", b)
+		}
+		time.Sleep(2 * time.Minute)
+		if by, _, _ := r.outcomes("r1"); len(by) != 2 || len(r.beat("r1").Held) != 1 || holds() {
+			t.Errorf("beat behind the report: %+v", r.beat("r1"))
+		}
+		r.finish()
+	})
 }
 
 // A claim that is on its way while another coordinator takes over is not

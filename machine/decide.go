@@ -195,7 +195,7 @@ func beatAt(f *beatFacts) time.Time {
 	case f.held:
 		at = f.last.Add(beatHeld)
 	case f.live:
-		at = f.last.Add(max(beatLive, 2*f.pace))
+		at = earliest(at, f.last.Add(max(beatLive, 2*f.pace)))
 	}
 	if at.Before(f.retry) {
 		return f.retry

@@ -76,7 +76,8 @@ func TestBeatAt(t *testing.T) {
 		{"state", beatFacts{now: true}, 0},
 		{"held", beatFacts{held: true}, time.Second},
 		{"live", beatFacts{live: true}, 1500 * time.Millisecond},
-		{"live, in a large fleet", beatFacts{live: true, pace: 20 * time.Second}, 40 * time.Second},
+		{"live, in a large fleet", beatFacts{live: true, pace: 10 * time.Second}, 20 * time.Second},
+		{"live, in the largest: it must not seem dead", beatFacts{live: true, pace: 100 * time.Second}, wire.BeatEvery},
 		{"held and live", beatFacts{held: true, live: true, pace: 20 * time.Second}, time.Second},
 		{"after a failure", beatFacts{now: true, retry: last.Add(3 * time.Second)}, 3 * time.Second},
 	} {

@@ -34,20 +34,12 @@ type needs struct {
 	starts    map[string]*wire.Start // by function: of the newest epoch
 	epochs    map[string]int
 	items     map[string]planner.Items
-	infos     map[string]needsOf
 	following map[string]map[string]cloud.Range // ranges in hand that follow others, by function and id
-}
-
-// needsOf is the answer of Needs.
-type needsOf struct {
-	epoch int
-	infos map[string]*spec.NeedsInfo
-	dir   string
 }
 
 func newNeeds(st *stay) *needs {
 	return &needs{st: st, up: executor.NewUpstreamReader(st.store, st.run), starts: map[string]*wire.Start{},
-		epochs: map[string]int{}, items: map[string]planner.Items{}, infos: map[string]needsOf{},
+		epochs: map[string]int{}, items: map[string]planner.Items{},
 		following: map[string]map[string]cloud.Range{}}
 }
 

@@ -62,13 +62,12 @@ type session struct {
 	pending []entry
 	flush   bool // write segments without waiting
 
-	seq       int
-	beatNow   bool // a beat must not wait
-	saidGone  bool // the last beat is written
-	liveDirty bool
-	poke      bool // Control must be read now
-	errands   []*hold
-	hintDue   int // the segment to hint at
+	seq      int
+	beatNow  bool // a beat must not wait
+	saidGone bool // the last beat is written
+	poke     bool // Control must be read now
+	errands  []*hold
+	hintDue  int // the segment to hint at
 }
 
 // hold is a range that was claimed and has not ended.
@@ -339,12 +338,19 @@ func (s *session) runWorker() error {
 	return w.Work(s.work)
 }
 
-// heldRanges is what the session holds, in the order of names. The caller
-// holds mu.
+// heldRanges is what the session holds, in the order of names. What has ended
+// and was not reported yet is among it: another coordinator would hand it out
+// again. The caller holds mu.
 func (s *session) heldRanges() []cloud.Range {
+	all := maps.Clone(s.held)
+	for _, e := range s.pending {
+		if e.end != nil {
+			all[e.end.d.ID] = e.end
+		}
+	}
 	var list []cloud.Range
-	for _, id := range slices.Sorted(maps.Keys(s.held)) {
-		list = append(list, s.held[id].d.Range)
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		list = append(list, all[id].d.Range)
 	}
 	return list
 }
