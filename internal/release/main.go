@@ -1,6 +1,6 @@
 // Command release builds what a release consists of, into a folder:
 //
-//	release [-version v1.2.3] [-dist dist] [-only linux/amd64,...] [-snapshot]
+//	release [-version v1.2.3] [-dist dist] [-only linux/amd64,...] [-notes file] [-snapshot]
 //
 // For every system an archive with the program (the names are those that
 // scripts/action-install fetches), for Linux also the bare program that machines
@@ -48,28 +48,39 @@ type release struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, os.Args[1:]); err != nil {
+	if err := run(ctx, ".", os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "release:", err)
 		stop()
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, args []string) error {
+// run builds a release of the repository in root.
+func run(ctx context.Context, root string, args []string) error {
 	flags := flag.NewFlagSet("release", flag.ContinueOnError)
 	version := flags.String("version", "", "of the release; default: the tag that the commit has")
 	dist := flags.String("dist", "dist", "folder for the files; it is emptied")
 	only := flags.String("only", "", "systems to build for, such as linux/amd64,darwin/arm64; default: all")
+	notes := flags.String("notes", "", "file for what the changelog says of the version")
 	snapshot := flags.Bool("snapshot", false, "try a build: the changelog need not know the version")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	r := &release{root: ".", dist: *dist}
+	r := &release{root: root, dist: *dist}
 	if err := r.identify(ctx, *version); err != nil {
 		return err
 	}
 	if !*snapshot {
 		if err := r.check(ctx); err != nil {
+			return err
+		}
+	}
+	if *notes != "" {
+		b, err := os.ReadFile(filepath.Join(r.root, "CHANGELOG.md"))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(*notes, []byte(firstSection(string(b))), 0o644); err != nil {
 			return err
 		}
 	}
@@ -113,11 +124,11 @@ var versions = regexp.MustCompile(`^v?(\d+\.\d+\.\d+(?:-(?:rc|beta|alpha)\.?\d+)
 // identify finds out which version and commit this is.
 func (r *release) identify(ctx context.Context, version string) error {
 	var err error
-	if r.commit, err = git(ctx, "rev-parse", "HEAD"); err != nil {
+	if r.commit, err = r.git(ctx, "rev-parse", "HEAD"); err != nil {
 		return err
 	}
 	if version == "" {
-		if version, err = git(ctx, "describe", "--tags", "--exact-match"); err != nil {
+		if version, err = r.git(ctx, "describe", "--tags", "--exact-match"); err != nil {
 			return fmt.Errorf("the commit has no tag, and there is no -version: %w", err)
 		}
 	}
@@ -126,7 +137,7 @@ func (r *release) identify(ctx context.Context, version string) error {
 		return fmt.Errorf("version %q: write v1.2.3 or v1.2.3-rc.1", version)
 	}
 	r.version = m[1]
-	seconds, err := git(ctx, "show", "-s", "--format=%ct", "HEAD")
+	seconds, err := r.git(ctx, "show", "-s", "--format=%ct", "HEAD")
 	if err != nil {
 		return err
 	}
@@ -138,7 +149,7 @@ func (r *release) identify(ctx context.Context, version string) error {
 // check refuses to publish what nobody could build again, or find: the Action
 // takes the release it belongs to from the first heading of the changelog.
 func (r *release) check(ctx context.Context) error {
-	changed, err := git(ctx, "status", "--porcelain", "--untracked-files=no")
+	changed, err := r.git(ctx, "status", "--porcelain", "--untracked-files=no")
 	if err != nil {
 		return err
 	}
@@ -167,8 +178,19 @@ func firstHeading(text string) string {
 	return ""
 }
 
-func git(ctx context.Context, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, "git", args...).Output()
+// firstSection is what the changelog says of the newest version, without the
+// heading.
+func firstSection(text string) string {
+	_, text, _ = strings.Cut("\n"+text, "\n## ")
+	_, text, _ = strings.Cut(text, "\n")
+	text, _, _ = strings.Cut(text, "\n## ")
+	return strings.TrimSpace(text) + "\n"
+}
+
+func (r *release) git(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, "git", args...)
+	cmd.Dir = r.root
+	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return "", fmt.Errorf("git %s: %s", strings.Join(args, " "), strings.TrimSpace(string(exit.Stderr)))
