@@ -179,7 +179,7 @@ func (f *Fleet) machineLeft(m *machine) {
 
 // readSegments takes the segments of a machine that are known to be there.
 func (f *Fleet) readSegments(m *machine) {
-	if m.reading || m.losing || m.folded >= m.known {
+	if m.reading || m.losing || m.ending > 0 || m.folded >= m.known {
 		return
 	}
 	m.reading = true
@@ -360,9 +360,10 @@ const young = 2 * time.Minute
 // listed compares what the cloud shows with what is known. Only the loop calls it.
 func (f *Fleet) listed(list []cloud.Machine, asked time.Time) {
 	s := f.s
-	seen := map[string]bool{}
+	seen, over := map[string]bool{}, map[string]bool{}
 	for _, x := range list {
-		if x.State == "ended" {
+		if x.State == "ended" { // the cloud says so in so many words
+			over[x.ID] = true
 			continue
 		}
 		seen[x.ID] = true
@@ -373,17 +374,17 @@ func (f *Fleet) listed(list []cloud.Machine, asked time.Time) {
 		f.adopt(x)
 	}
 	for _, m := range s.sorted() {
-		if seen[m.ID] || !m.alive() || m.Joined.After(asked) || !m.listed && asked.Sub(m.Joined) < young {
+		switch {
+		case !m.alive() || seen[m.ID]:
 			continue
-		}
-		if !m.listed && m.token == "" {
+		case over[m.ID]:
+			m.missing = vanished
+		case m.Joined.After(asked) || !m.listed && asked.Sub(m.Joined) < young:
+			continue
+		case !m.listed && m.token == "":
 			continue // it was invited, and the cloud was not told that it works here
-		}
-		m.missing++
-		for _, x := range list {
-			if x.ID == m.ID { // the cloud says in so many words that it ended
-				m.missing = vanished
-			}
+		default:
+			m.missing++
 		}
 		if m.missing >= vanished && !m.confirmed && !m.confirming {
 			f.confirm(m)

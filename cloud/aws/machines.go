@@ -229,6 +229,7 @@ func (m *Machines) list(ctx context.Context, run string) ([]cloud.Machine, error
 			m.mu.Lock()
 			delete(m.fresh, x.ID)
 			m.mu.Unlock()
+			list = append(list, k) // once: who has just rented it should know
 		case ok:
 			x.State = k.State
 			list = append(list, x)
