@@ -32,7 +32,7 @@ type Fleet struct {
 	reads  chan struct{}
 
 	// after are called when the next control that is begun from now on is written.
-	after, afterNext []func()
+	after []func()
 
 	view view
 

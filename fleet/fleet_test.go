@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -22,6 +24,7 @@ type owner struct {
 	demand  []task.Demand
 	changed []task.Machine
 	lost    [][]string
+	folded  []string // "<machine>/<session> <n>", in order
 	limit   string
 	done    bool
 	err     error
@@ -38,15 +41,17 @@ func (o *owner) Demand() []task.Demand {
 	defer o.mu.Unlock()
 	return o.demand
 }
-func (o *owner) StoppedFunctions() []string                             { return nil }
-func (o *owner) ReportSegment(string, int, int, []task.Batch, []string) {}
-func (o *owner) Folded() map[string]int                                 { return nil }
-func (o *owner) Held([]cloud.Range)                                     {}
-func (o *owner) CapacityChanged()                                       {}
-func (o *owner) Lost(_, _ string, ids []string)                         { o.note(func() { o.lost = append(o.lost, ids) }) }
-func (o *owner) MachineChanged(m task.Machine)                          { o.note(func() { o.changed = append(o.changed, m) }) }
-func (o *owner) Limit(reason string)                                    { o.note(func() { o.limit = reason }) }
-func (o *owner) AgentsDone(err error)                                   { o.note(func() { o.done, o.err = true, err }) }
+func (o *owner) StoppedFunctions() []string     { return nil }
+func (o *owner) Folded() map[string]int         { return nil }
+func (o *owner) Held([]cloud.Range)             {}
+func (o *owner) CapacityChanged()               {}
+func (o *owner) Lost(_, _ string, ids []string) { o.note(func() { o.lost = append(o.lost, ids) }) }
+func (o *owner) MachineChanged(m task.Machine)  { o.note(func() { o.changed = append(o.changed, m) }) }
+func (o *owner) ReportSegment(id string, session, n int, _ []task.Batch, _ []string) {
+	o.note(func() { o.folded = append(o.folded, fmt.Sprint(sessionName(id, session), " ", n)) })
+}
+func (o *owner) Limit(reason string)  { o.note(func() { o.limit = reason }) }
+func (o *owner) AgentsDone(err error) { o.note(func() { o.done, o.err = true, err }) }
 
 // named is a queue with a URL.
 type named struct {
@@ -197,6 +202,56 @@ func TestNobodyElseKnows(t *testing.T) {
 		o.note(func() {
 			if len(o.lost) != 2 || o.lost[1][0] != "1-2" {
 				t.Errorf("given back: %v", o.lost)
+			}
+		})
+		if _, err := f.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestCutOffAfterReport: what a session had reported counts, also where nobody
+// heard of it before the machine began another one.
+func TestCutOffAfterReport(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, region := cloudtest.NewStore(), &cloudtest.Region{Default: 10}
+		o := &owner{demand: []task.Demand{running("f", 1, 0, 10)}}
+		f := begin(store, cloudtest.NewFleet(region), o)
+		put := func(key string, v any) {
+			b, _ := json.Marshal(v)
+			if err := store.Put(t.Context(), key, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		id := region.Live()[0].ID
+		r := cloud.Range{Run: "r", Function: "f", From: 0, To: 1, Attempt: 1, ID: "1-1"}
+		if err := f.Queue().Send(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		beat := wire.Beat{Machine: id, Session: 1, Kind: "k", Seq: 1, Epoch: 1, State: wire.StateWorking, Slots: 1, Held: []cloud.Range{r}}
+		put(wire.BeatKey("r", id), beat)
+		time.Sleep(10 * time.Second)
+		for n, s := range []wire.Segment{
+			{Session: 1, Ended: []string{"1-1"}, Batches: []task.Batch{{Function: "f", Outcomes: []task.Outcome{{Attempt: 1, Status: task.Succeeded}}}}},
+			{Session: 2},
+		} {
+			s.Machine, s.N = id, n+1
+			b, err := s.Encode()
+			if err == nil {
+				err = store.Put(t.Context(), wire.SegmentKey("r", id, n+1), b)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		beat.Session, beat.Seq, beat.Segments, beat.Held = 2, 1, 2, nil
+		put(wire.BeatKey("r", id), beat)
+		time.Sleep(20 * time.Second)
+		o.note(func() {
+			if len(o.lost) > 0 || !slices.Equal(o.folded, []string{id + "/1 1", id + "/2 2"}) {
+				t.Errorf("taken: %q, given back: %q", o.folded, o.lost)
 			}
 		})
 		if _, err := f.Close(t.Context()); err != nil {

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -63,6 +64,7 @@ func (f *Fleet) endSession(m *machine, session int, held []cloud.Range, why stri
 		}
 	}
 	kind := m.kind
+	m.ending++ // what it had reported is taken here: others would leave it out
 	f.afterControl(func() {
 		var unclear []*heldRange // somebody may have claimed them since the last heartbeats
 		for _, r := range s.ranges {
@@ -72,12 +74,16 @@ func (f *Fleet) endSession(m *machine, session int, held []cloud.Range, why stri
 		}
 		from := m.folded
 		f.run(func() {
-			folded, ok := f.drain(m.ID, from, session)
-			if !ok {
-				return // the fleet ends
+			folded, err := f.drain(m.ID, from, session)
+			if err != nil {
+				if f.ctx.Err() == nil {
+					f.fail(fmt.Errorf("read what machine %s had reported: %w", m.ID, err))
+				}
+				return
 			}
 			mine := f.claimed(unclear, m.ID, session)
 			f.do(func() {
+				m.ending--
 				m.folded = max(m.folded, folded)
 				m.known = max(m.known, m.folded)
 				for _, r := range unclear {
@@ -87,33 +93,26 @@ func (f *Fleet) endSession(m *machine, session int, held []cloud.Range, why stri
 				}
 				f.handBack(m.ID, name, why)
 				then()
+				f.readSegments(m)
 			})
 		})
 	})
 }
 
 // drain takes all segments of a machine that are there. Those of the session
-// that is being given up still count: it could not know.
-func (f *Fleet) drain(id string, n, session int) (int, bool) {
-	lost := make(chan map[string]bool, 1)
-	if !f.do(func() { lost <- f.lostSessions(id) }) {
-		return n, false
-	}
+// that is being given up still count: it could not know. An error is for good.
+func (f *Fleet) drain(id string, n, session int) (int, error) {
 	var names map[string]bool
-	select {
-	case names = <-lost:
-	case <-f.done:
-		return n, false
+	f.sync(func() { names = f.lostSessions(id) })
+	if f.ctx.Err() != nil {
+		return n, context.Cause(f.ctx)
 	}
 	delete(names, sessionName(id, session))
 	for {
 		var there bool
 		err := retry(f.ctx, func() (err error) { there, err = f.fold(id, n+1, names); return err })
-		if err != nil {
-			return n, false
-		}
-		if !there {
-			return n, true
+		if err != nil || !there {
+			return n, err
 		}
 		n++
 	}

@@ -71,14 +71,13 @@ type kindState struct {
 	// opening: it was made for ranges that are about to come.
 	opening bool
 
-	asked     int // machines that are being launched
-	askedAt   time.Time
-	launches  int // tokens used
-	wait      time.Time
-	backoff   time.Duration
-	most      int // what the account allows, -1: not known
-	troubles  int // launches in a row that failed for no known reason
-	lastStart time.Time
+	asked    int // machines that are being launched
+	askedAt  time.Time
+	launches int // tokens used
+	wait     time.Time
+	backoff  time.Duration
+	most     int // what the account allows, -1: not known
+	troubles int // launches in a row that failed for no known reason
 }
 
 // phase is where a machine stands.
@@ -114,6 +113,7 @@ type machine struct {
 
 	dismissed string // why it is being terminated; "" if it is not
 	losing    bool   // it is being given up
+	ending    int    // sessions of it that are being given up
 	// invited again by this run: heartbeats from before do not count.
 	past    int
 	rejoin  bool

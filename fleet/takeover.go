@@ -226,7 +226,7 @@ func (f *Fleet) answered(held *[]cloud.Range, start time.Time) bool {
 	s, now := f.s, time.Now()
 	all := true
 	for _, m := range s.sorted() {
-		if m.losing || m.reading || m.folded < m.known {
+		if m.losing || m.ending > 0 || m.reading || m.folded < m.known {
 			all = false
 		}
 		if m.phase != ended && m.phase != booting {
