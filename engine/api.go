@@ -44,7 +44,7 @@ type ApplyOptions struct {
 	NoCache   bool
 	First     int
 	Only      map[string][]int
-	MaxCost   *float64
+	MaxCost   *float64 // dollars, or NoLimit; nil: what the file says
 	Detach    bool
 	Scheduled time.Time
 	// Confirm is asked before machines are rented; an error of it is returned,

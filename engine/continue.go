@@ -26,7 +26,7 @@ type ContinueOptions struct {
 	CodeNew bool     // resume: go on although local code changed
 	Cause   string   // retry: only tasks that failed for this cause
 	Detach  bool     // the coordinator becomes a process of its own
-	MaxCost *float64 // a new limit
+	MaxCost *float64 // a new limit, or NoLimit, on what the run costs in all
 	NoCache bool
 	// File is where the pipeline file is now: of use for a run on this machine
 	// whose recorded folder is not here, such as one of another CI runner.

@@ -38,17 +38,21 @@ type QuoteKind struct {
 // defaultCost is what a run on aws may cost that names no limit.
 const defaultCost = 20
 
+// NoLimit as ApplyOptions.MaxCost lets a run cost what it will.
+const NoLimit = -1.0
+
 // costLimit is the dollars after which a run stops; 0: never.
 func costLimit(p *spec.Pipeline, maxCost *float64) float64 {
+	limit := float64(defaultCost)
 	switch {
-	case maxCost != nil:
-		return *maxCost
-	case p.Limits.HasCost:
-		return p.Limits.Cost
-	case p.Limits.NoCost:
+	case maxCost != nil && *maxCost < 0, maxCost == nil && p.Limits.NoCost:
 		return 0
+	case maxCost != nil:
+		limit = *maxCost
+	case p.Limits.HasCost:
+		limit = p.Limits.Cost
 	}
-	return defaultCost
+	return max(limit, 1e-9) // a limit of nothing is one, too
 }
 
 // Quote finds out which machines a planned file would be run on. Apply does it

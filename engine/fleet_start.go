@@ -52,8 +52,14 @@ func (e *Engine) outfit(ctx context.Context, h *executor.Header, p *spec.Pipelin
 			return nil, err
 		}
 		next, err := e.settle(ctx, h, p, c, noCache)
-		if err == nil && o.MaxCost != nil {
-			next.MaxCost = o.MaxCost
+		if err != nil {
+			return nil, err
+		}
+		next.MaxCost = o.MaxCost
+		if o.MaxCost == nil && rec != nil {
+			next.MaxCost = rec.MaxCost
+		}
+		if next.MaxCost != nil {
 			err = next.save(ctx, e.Store, h.Run)
 		}
 		return next, err

@@ -55,6 +55,12 @@ func (s *Summary) Write(w io.Writer, st Style) error {
 	if err := t.Write(&b, st, s.Width); err != nil {
 		return err
 	}
+	if line := costLine(s.Report); line != "" {
+		b.WriteString("\n" + line + "\n")
+	}
+	if line := leftLine(s.Report); line != "" {
+		b.WriteString("\n" + line + "\n")
+	}
 	if len(s.Live) > 0 {
 		b.WriteString("\nrunning now:\n")
 		f := Frame{Report: s.Report, Live: s.Live, Now: time.Now()}
@@ -116,6 +122,10 @@ func FunctionTable(r executor.Report) *Table {
 		}
 	}
 	t.Header, t.Right = append(t.Header, "TIME"), append(t.Right, true)
+	paid := r.CostUSD > 0
+	if paid {
+		t.Header, t.Right = append(t.Header, "COST"), append(t.Right, true)
+	}
 	reasons := false
 	for _, f := range r.Functions {
 		reasons = reasons || f.Reason != ""
@@ -129,6 +139,9 @@ func FunctionTable(r executor.Report) *Table {
 			row = append(row, Count(c.value(f)))
 		}
 		row = append(row, Seconds(f.Seconds))
+		if paid {
+			row = append(row, Dollars(f.CostUSD))
+		}
 		if reasons {
 			row = append(row, f.Reason)
 		}
@@ -214,7 +227,13 @@ func (s *Summary) next(b *strings.Builder, st Style) {
 	switch s.Report.Status {
 	case executor.RunFailed, executor.RunCancelled:
 		add("retry "+run, "run again what is not done")
-	case executor.RunStopped, executor.RunInterrupted:
+	case executor.RunStopped:
+		if strings.HasPrefix(s.Report.Reason, "limits.cost") {
+			add(fmt.Sprintf("resume %s --max-cost %.0f", run, moreDollars(s.Report)), "go on where it stopped, and spend so much in all")
+			break
+		}
+		add("resume "+run, "go on where it stopped")
+	case executor.RunInterrupted:
 		add("resume "+run, "go on where it stopped")
 	case executor.RunRunning, executor.RunPending:
 		add("wait "+run, "wait for its end")

@@ -41,7 +41,7 @@ func (s *selection) flags(cmd *cobra.Command) {
 	f.IntVar(&s.first, "first", 0, "only the first `n` tasks of every map")
 	f.StringArrayVar(&s.only, "only", nil, "only these tasks of a function: `FN/I[,I]` (repeatable)")
 	f.BoolVar(&s.noCache, "no-cache", false, "run everything, whatever is remembered")
-	f.StringVar(&s.maxCost, "max-cost", "", "stop at this many `dollars`")
+	f.StringVar(&s.maxCost, "max-cost", "", "stop at this many `dollars`, or none")
 	_ = cmd.RegisterFlagCompletionFunc("cloud", cobra.FixedCompletions([]string{"local", "aws"}, cobra.ShellCompDirectiveNoFileComp))
 }
 

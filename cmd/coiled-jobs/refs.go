@@ -59,9 +59,13 @@ func parseIndex(s string) (int, error) {
 
 // parseDollars reads --max-cost.
 func parseDollars(s string) (*float64, error) {
+	if s == "none" {
+		none := engine.NoLimit
+		return &none, nil
+	}
 	d, err := strconv.ParseFloat(strings.TrimPrefix(s, "$"), 64)
 	if err != nil || d < 0 || math.IsNaN(d) || math.IsInf(d, 0) {
-		return nil, usagef("--max-cost %s: write dollars, such as 5 or 2.50", s)
+		return nil, usagef("--max-cost %s: write dollars, such as 5 or 2.50, or none", s)
 	}
 	return &d, nil
 }

@@ -104,6 +104,8 @@ type row struct {
 	item    any
 	hasItem bool
 	result  []byte // compact JSON, nil: null
+	cost    float64
+	paid    bool // machines were rented for the run
 }
 
 // rowsAtOnce is how many results are held while their items are read.
@@ -141,19 +143,23 @@ func eachRow(ctx context.Context, v *runView, ref taskRef, yield func(*row) erro
 		rows = rows[:0]
 		return nil
 	}
+	costs, err := v.TaskCosts(ctx, ref.fn, ref.index)
+	if err != nil {
+		return err
+	}
 	running := map[int]executor.TaskReport{}
 	if err := v.Now(ctx, ref.fn, func(t executor.TaskReport) { running[t.Index] = t }); err != nil {
 		return err
 	}
 	var stop error
-	err := v.EachResult(ctx, ref.fn, func(t executor.TaskReport, result []byte) bool {
+	err = v.EachResult(ctx, ref.fn, func(t executor.TaskReport, result []byte) bool {
 		if now, ok := running[t.Index]; ok && !t.Status.Final() {
 			t = now
 		}
 		if ref.index >= 0 && t.Index < ref.index {
 			return true
 		}
-		rows = append(rows, row{TaskReport: t, result: append([]byte(nil), result...)})
+		rows = append(rows, row{TaskReport: t, result: append([]byte(nil), result...), cost: costs[t.Index], paid: costs != nil})
 		if ref.index >= 0 {
 			stop = errEnough
 			return false

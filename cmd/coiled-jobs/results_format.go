@@ -77,7 +77,8 @@ func (s *jsonSink) end() error {
 }
 
 // appendRow appends the JSON of a row. Keys are always the same, in this
-// order; item_base64 comes with items that JSON cannot hold as they are.
+// order; item_base64 comes with items that JSON cannot hold as they are, and
+// cost_usd where machines were rented.
 func appendRow(b []byte, r *row) []byte {
 	b = append(b, `{"index":`...)
 	b = strconv.AppendInt(b, int64(r.Index), 10)
@@ -110,6 +111,10 @@ func appendRow(b []byte, r *row) []byte {
 	}
 	b = append(b, `,"seconds":`...)
 	b = append(b, seconds(r.Seconds)...)
+	if r.paid {
+		b = append(b, `,"cost_usd":`...)
+		b = append(b, strconv.FormatFloat(math.Round(r.cost*1e8)/1e8, 'f', -1, 64)...)
+	}
 	return append(b, '}')
 }
 

@@ -51,7 +51,7 @@ recorded. A live run is joined, a finished one is just reported. Exits as apply 
 	f.StringVar(&o.code, "code", "", "`new`: go on although the code has changed since apply")
 	f.BoolVar(&o.Detach, "detach", false, "return at once; the run goes on in the background")
 	f.BoolVar(&o.NoCache, "no-cache", false, "run everything, whatever is remembered")
-	f.StringVar(&o.maxCost, "max-cost", "", "stop at this many `dollars`")
+	f.StringVar(&o.maxCost, "max-cost", "", "stop when the run has cost this many `dollars` in all, or none")
 	return cmd
 }
 

@@ -52,7 +52,7 @@ What succeeded is kept. Exits as apply would have.`,
 	f.StringVar(&o.Cause, "cause", "", "only tasks that failed for this `cause`: "+strings.Join(causes, ", "))
 	f.BoolVar(&o.Detach, "detach", false, "return at once; the run goes on in the background")
 	f.BoolVar(&o.NoCache, "no-cache", false, "run everything, whatever is remembered")
-	f.StringVar(&o.maxCost, "max-cost", "", "stop at this many `dollars`")
+	f.StringVar(&o.maxCost, "max-cost", "", "stop when the run has cost this many `dollars` in all, or none")
 	_ = cmd.RegisterFlagCompletionFunc("cause", cobra.FixedCompletions(causes, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }

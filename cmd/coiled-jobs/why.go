@@ -73,6 +73,13 @@ func runWhy(ctx context.Context, o *whyOptions) error {
 	for _, line := range lines {
 		b.WriteString(ui.Clean(line) + "\n")
 	}
+	costs, err := v.TaskCosts(ctx, ref.fn, ref.index)
+	if err != nil {
+		return err
+	}
+	if c := costs[ref.index]; c > 0 {
+		fmt.Fprintf(&b, "its attempts cost %s of their machines\n", ui.Dollars(c))
+	}
 	t, _ := v.Task(ref.fn, ref.index)
 	if t.Status == task.Failed {
 		a.whyLog(ctx, &b, v, ref, st)

@@ -181,7 +181,8 @@ func money(t *testing.T, seed uint64) {
 	if !deserted && report.Status != executor.RunStopped && report.Status != executor.RunSucceeded {
 		t.Errorf("the run is %s: %s", report.Status, report.Reason)
 	}
-	if diff := report.CostUSD - spent; !deserted && math.Abs(diff) > 0.02+0.05*spent {
+	// A machine that ended while there was no coordinator counts until its grant did.
+	if diff := report.CostUSD - spent; !deserted && (diff < -0.02-0.03*spent || diff > 0.02+0.15*spent) {
 		t.Errorf("$%.3f were reported, $%.3f spent", report.CostUSD, spent)
 	}
 }
