@@ -325,13 +325,11 @@ func (f *Fleet) hinted(h wire.Hint) {
 }
 
 // listMachines asks the cloud which machines there are, for as long as the
-// fleet works.
+// fleet works: also where none are known, as the reply to a launch may have been
+// lost.
 func (f *Fleet) listMachines() {
 	for f.ctx.Err() == nil {
 		pause(f.ctx, listEvery)
-		if len(f.ask(func(m *machine) bool { return m.alive() })) == 0 {
-			continue
-		}
 		f.listOnce()
 	}
 }

@@ -134,6 +134,57 @@ func TestIntentComesFirst(t *testing.T) {
 	})
 }
 
+// TestNothingIsRentedAfterAStop: a launch that is still being recorded when the
+// run is stopped is not made.
+func TestNothingIsRentedAfterAStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, region := cloudtest.NewStore(), &cloudtest.Region{Default: 10}
+		faulty := cloudtest.Faulty(store, cloudtest.Fault{Op: cloudtest.OpPut, Key: "/intents/", Times: 5, Kind: cloud.KindTransient})
+		o := &owner{demand: []task.Demand{running("f", 3, 0, 1000)}}
+		f := begin(faulty, cloudtest.NewFleet(region), o)
+		time.Sleep(time.Second)
+		f.StopWork()
+		time.Sleep(time.Minute)
+		if n := region.Count("launch"); n > 0 {
+			t.Errorf("%d launches", n)
+		}
+		if left, err := f.Close(t.Context()); err != nil || left.String() != "0 machines left" {
+			t.Errorf("%s, %v", left, err)
+		}
+	})
+}
+
+// TestLaunchThatNobodyHeardOf: machines whose launch seems to have failed are
+// found, also where the run has no others.
+func TestLaunchThatNobodyHeardOf(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, region := cloudtest.NewStore(), &cloudtest.Region{Default: 10}
+		o := &owner{demand: []task.Demand{running("f", 3, 0, 1000)}}
+		f := begin(store, deafLaunch{cloudtest.NewFleet(region)}, o)
+		time.Sleep(time.Second)
+		o.note(func() { o.demand[0].Running = false }) // nothing is launched again
+		time.Sleep(10 * time.Minute)
+		if n := len(f.Machines()); n == 0 || n != len(region.Live()) {
+			t.Errorf("%d machines are known of %d", n, len(region.Live()))
+		}
+		if left, err := f.Close(t.Context()); err != nil || left.String() != "0 machines left" || len(region.Live()) > 0 {
+			t.Errorf("%s, %v", left, err)
+		}
+	})
+}
+
+// deafLaunch launches machines and says that it did not.
+type deafLaunch struct{ *cloudtest.Fleet }
+
+func (d deafLaunch) Launch(ctx context.Context, spec cloud.MachineSpec) ([]cloud.Machine, error) {
+	if _, err := d.Fleet.Launch(ctx, spec); err != nil {
+		return nil, err
+	}
+	return nil, &cloud.Error{Op: "launch", Resource: "machines", Kind: cloud.KindOther}
+}
+
 // TestCostIsRecorded: each machine is recorded when it joins and when it ends.
 func TestCostIsRecorded(t *testing.T) {
 	t.Parallel()

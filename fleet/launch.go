@@ -41,7 +41,13 @@ func (f *Fleet) launch(k *kindState, n int, now time.Time) {
 	k.asked, k.askedAt = n, now
 	k.launches++
 	token := fmt.Sprintf("%s-%d-%d", k.Name, s.epoch, k.launches)
-	begin := func() { f.run(func() { f.acquire(k, n, token) }) }
+	begin := func() {
+		if s.over() {
+			k.asked = 0
+			return
+		}
+		f.run(func() { f.acquire(k, n, token) })
+	}
 	if s.limits.Cost > 0 && s.written.Until.After(s.grant(now)) {
 		// They must not find a grant that is too long for so many.
 		f.afterControl(begin)
@@ -76,6 +82,11 @@ func (f *Fleet) rent(k *kindState, n int, token string) ([]cloud.Machine, error)
 	in := intent{Token: token, Kind: k.Name, Pool: k.Pool, Count: n, At: time.Now()}
 	if err := retry(f.ctx, func() error { return putJSON(f.ctx, f.cfg.Store, intentKey(f.cfg.Run, token), in) }); err != nil {
 		return nil, err
+	}
+	over := true // if the loop has ended
+	f.sync(func() { over = f.s.over() })
+	if over {
+		return nil, nil
 	}
 	spec := cloud.MachineSpec{Run: f.cfg.Run, Pool: k.Pool, Token: token, Count: n, Types: k.Types, Spot: k.Spot,
 		Region: k.Region, DiskGB: k.DiskGB, Tags: k.Tags}

@@ -135,6 +135,9 @@ type heldRange struct {
 
 func (r *heldRange) left() int { return max(0, r.To-r.From-r.reported) }
 
+// over says whether nothing is to be rented any more.
+func (s *state) over() bool { return s.stop != "" || s.failed }
+
 // alive says whether a machine is billed.
 func (m *machine) alive() bool { return m.phase != ended }
 
