@@ -75,10 +75,12 @@ func (e *Engine) record(ctx context.Context, p *Planned, o ApplyOptions, run str
 	if err != nil {
 		return nil, nil, err
 	}
+	told := e.askQuotas(ctx, p, q)
 	c, err = e.gather(ctx, &executor.Header{Run: run, Dir: p.Dir, Functions: o.Functions, Only: o.Only}, p.Pipeline, q, itemsOf(p))
 	if err != nil {
 		return nil, nil, err
 	}
+	told()
 	if o.Confirm != nil {
 		if err := o.Confirm(q); err != nil {
 			return nil, nil, err

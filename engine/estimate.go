@@ -83,7 +83,9 @@ func (e *Engine) Estimate(ctx context.Context, p *Planned, o EstimateOptions, r 
 		r.Warnings = append(r.Warnings, fmt.Sprintf("the run may cost up to $%.2f and stops at $%.2f, so it %s; limits.cost or --max-cost changes that",
 			total.MaxCostUSD, r.Limit, how))
 	}
-	e.quotas(ctx, kinds, r)
+	if p.quote == nil || !p.quote.quotas { // else they were told already
+		r.Warnings = append(r.Warnings, e.planQuotas(ctx, kinds)...)
+	}
 	for _, n := range o.Machines {
 		t := forecastAll(jobs, func(j *pricedJob) (hardware.Forecast, hardware.Forecast) { return j.job.On(n, j.k.machine, j.k.rates) })
 		r.Curve = append(r.Curve, planner.CurvePoint{Machines: n, Seconds: t.Seconds, CostUSD: t.CostUSD, MaxCostUSD: t.MaxCostUSD})

@@ -20,6 +20,10 @@ import (
 type Quote struct {
 	Kinds []QuoteKind
 	Limit float64 // dollars after which the run stops; 0: none
+	// Warnings are limits of the account that are in the way.
+	Warnings []string
+
+	quotas bool // they were read
 }
 
 // QuoteKind is what is rented for some functions.

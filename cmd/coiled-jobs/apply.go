@@ -223,6 +223,9 @@ func (o *applyOptions) ask(ctx context.Context, e *engine.Engine, p *engine.Plan
 // tellQuote shows what a run would rent.
 func (a *app) tellQuote(p *engine.Planned, q *engine.Quote) {
 	fmt.Fprintf(a.messages, "%s: %s\n", ui.Clean(p.Pipeline.Name), ui.Clean(q.String()))
+	for _, w := range q.Warnings {
+		fmt.Fprintln(a.messages, "warning: "+ui.Clean(w))
+	}
 }
 
 // launchPatience is how long other questions to the cloud wait for the launch of
