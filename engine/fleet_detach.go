@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -52,11 +53,11 @@ func (e *Engine) detachFleet(ctx context.Context, h *executor.Header, p *spec.Pi
 	list, err := machines.Launch(ctx, cloud.MachineSpec{Run: h.Run, Pool: coordinatorPool, Role: cloud.RoleCoordinator,
 		Token: fmt.Sprintf("coordinator-%d", v.Epoch()+1), Count: 1, Types: coordinatorTypes, Spot: "on-demand", Region: rec.Region, DiskGB: CoordinatorDisk})
 	if err != nil {
-		return nil, fmt.Errorf("launch a machine for the coordinator: %w", err)
+		return nil, errors.Join(fmt.Errorf("launch a machine for the coordinator: %w", err), endCoordinator(ctx, machines, h.Run))
 	}
 	e.say("the coordinator starts on machine %s", list[0].ID)
 	if err := e.awaitMachine(ctx, v, machines, list[0].ID, l.BootLog); err != nil {
-		return nil, err
+		return nil, errors.Join(err, endCoordinator(ctx, machines, h.Run, list[0].ID))
 	}
 	w, err := e.watch(ctx, h.Run, "")
 	if err != nil {
@@ -65,6 +66,30 @@ func (e *Engine) detachFleet(ctx context.Context, h *executor.Header, p *spec.Pi
 	w.Detached = true
 	return w, nil
 }
+
+// endCoordinator ends the machine of a coordinator that nobody waits for any
+// more: it might begin later, and rent others. The reply to its launch may have
+// been lost.
+func endCoordinator(ctx context.Context, machines Machines, run string, ids ...string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endCoordinatorWithin)
+	defer cancel()
+	list, err := machines.List(ctx, "")
+	for _, m := range list {
+		if m.Run == run && m.Role == cloud.RoleCoordinator && m.State != "ended" && !slices.Contains(ids, m.ID) {
+			ids = append(ids, m.ID)
+		}
+	}
+	if len(ids) > 0 {
+		err = errors.Join(err, machines.Terminate(ctx, ids...))
+	}
+	if err != nil {
+		return fmt.Errorf("end the machine of the coordinator: %w; `coiled-jobs cancel %s` ends it", err, run)
+	}
+	return nil
+}
+
+// endCoordinatorWithin is how long that may take: a signal leaves ten seconds.
+const endCoordinatorWithin = 8 * time.Second
 
 func beginKey(run string) string { return executor.Prefix(run) + "/control/begin.json" }
 
