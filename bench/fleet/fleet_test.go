@@ -61,6 +61,17 @@ func TestFleets(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				for done := false; !done; {
+					progress := time.NewTimer(10 * time.Minute)
+					select {
+					case <-r.Done():
+						done = true
+					case <-progress.C:
+						fmt.Fprintf(os.Stderr, "%5.0f s: %d tasks started, %d machines live of %d, %d notices\n", time.Since(start).Seconds(),
+							w.Started(), w.Alive(), w.Machines(), len(w.Log()))
+					}
+					progress.Stop()
+				}
 				report, left, err := r.Wait()
 				makespan := r.Closed.Sub(start).Seconds()
 				w.Wait()

@@ -311,6 +311,13 @@ func (w *World) Machines() int {
 	return len(w.all)
 }
 
+// Started is how many attempts have started.
+func (w *World) Started() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.Starts
+}
+
 // Wait waits until no machine works any more.
 func (w *World) Wait() { w.work.Wait() }
 
