@@ -382,7 +382,11 @@ func (w *watched) failures(ctx context.Context) ([]failureGroup, error) {
 	for _, x := range g.Groups() {
 		one := failureGroup{Title: x.Title(), Cause: x.Cause().String(), Count: x.Count, Functions: x.FunctionNames(), Examples: []failureExample{}}
 		for _, e := range x.Examples {
-			one.Examples = append(one.Examples, failureExample{e.Function, e.Index, e.Line, string(bytes.ToValidUTF8(e.Stderr, []byte("\ufffd")))})
+			stderr := string(bytes.ToValidUTF8(e.Stderr, []byte("\ufffd")))
+			if strings.TrimSpace(stderr) == e.Line {
+				stderr = "" // the line is all there is
+			}
+			one.Examples = append(one.Examples, failureExample{e.Function, e.Index, e.Line, stderr})
 		}
 		out = append(out, one)
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -81,8 +82,9 @@ func (s *Server) runEvents(w http.ResponseWriter, r *http.Request, run *watched)
 				out.send("live", html)
 				last = html
 			}
-			if grid < 0 {
+			if grid < 0 { // who has a grid that is older asks for it again
 				grid = version
+				out.send("hello", strconv.AppendInt(nil, int64(version), 10))
 			}
 			list, ok := run.since(grid)
 			if !ok {

@@ -78,6 +78,9 @@ func (s *Server) taskPage(w http.ResponseWriter, r *http.Request, run *watched) 
 		if d.Why, err = v.Why(ctx, fn, index); err != nil {
 			return err
 		}
+		if len(d.Why) > 1 {
+			d.Why = d.Why[1:] // the first says the name and the status
+		}
 		item, err := itemOf(ctx, v, fn, index)
 		if err != nil {
 			return err

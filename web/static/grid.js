@@ -6,7 +6,7 @@ export const states = ["pending", "waiting", "running", "succeeded", "cached", "
 const codes = { p: 0, w: 1, r: 2, s: 3, c: 4, f: 5, k: 6, x: 7 };
 const byByte = new Uint8Array(256);
 for (const [letter, code] of Object.entries(codes)) byByte[letter.charCodeAt(0)] = code;
-const sizes = [1, 2, 3, 4, 6, 8, 10, 12, 16, 20, 24];
+const sizes = [3, 4, 6, 8, 10, 12, 16, 20, 24];
 const failed = codes.f, running = codes.r, waiting = codes.w, pending = codes.p;
 
 const rgb = (text) => {
@@ -81,15 +81,19 @@ export class Grid {
 
   /** The sizes in which it can be drawn: first the one in which all can be seen. */
   layout() {
-    const w = this.root.clientWidth, h = this.root.clientHeight, n = this.cells.length;
-    if (!w || !h) return;
+    const w = this.root.clientWidth, n = this.cells.length, largest = sizes.at(-1);
+    if (!w) return;
+    // Few tasks need little room.
+    const tallest = matchMedia("(max-width: 640px)").matches ? 240 : 300, needed = Math.ceil(n / Math.max(1, Math.floor(w / largest))) * largest;
+    const h = Math.min(tallest, Math.max(needed, largest));
+    this.root.style.height = `${h}px`;
     this.w = w;
     this.h = h;
     const fits = (px) => Math.ceil(n / Math.max(1, Math.floor(w / px))) * px <= h;
     const best = [...sizes].reverse().find(fits);
-    const first = best ? { px: best, per: 1 } : { px: 2, per: Math.ceil(n / (Math.floor(w / 2) * Math.floor(h / 2))) };
+    const first = best ? { px: best, per: 1 } : { px: sizes[0], per: Math.ceil(n / (Math.floor(w / sizes[0]) * Math.floor(h / sizes[0]))) };
     const old = this.levels?.[this.level];
-    this.levels = [first, ...sizes.filter((px) => px > (best ?? 1)).map((px) => ({ px, per: 1 }))];
+    this.levels = [first, ...sizes.filter((px) => px > (best ?? 0)).map((px) => ({ px, per: 1 }))];
     this.level = this.level && old ? Math.max(0, this.levels.findIndex((l) => l.px === old.px && l.per === old.per)) : 0;
     this.apply();
   }

@@ -10,7 +10,7 @@ const panel = new Panel($("panel"), run);
 
 // The grid: all of it once, then what changes.
 const chosen = $("grid-function");
-let version = -1, early = [], loading = 0;
+let version = -1, early = [], loading = 0, since = 0;
 const grid = new Grid($("grid"), {
   open: (index) => panel.task(chosen.value, index),
   say: (text) => { $("grid-at").textContent = `${chosen.value} · ${text}`; },
@@ -29,6 +29,7 @@ async function loadGrid() {
   version = Number(answer.headers.get("X-Version"));
   for (const change of early) take(change);
   early = [];
+  if (version < since) loadGrid();
 }
 
 function take(change) {
@@ -170,6 +171,8 @@ if (live.dataset.open) {
     live: (html) => { morph(live, html); marked(); renew(); },
     grid: (json) => take(JSON.parse(json)),
     regrid: loadGrid,
+    // Changes come from this version on: what is older lacks some.
+    hello: (v) => { since = Number(v); if (version >= 0 && version < since) loadGrid(); },
     again: loadGrid,
     end: () => { renewTime(); renewResults(); },
   });

@@ -8,7 +8,7 @@
     const button = document.getElementById("theme");
     if (!button) return;
     const order = ["", "light", "dark"];
-    const name = () => { button.textContent = "Theme: " + (read() || "system"); };
+    const name = () => { button.querySelector(".words").textContent = "Theme: " + (read() || "system"); button.title = button.textContent.trim(); };
     button.hidden = false;
     name();
     button.addEventListener("click", () => {
