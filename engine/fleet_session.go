@@ -91,7 +91,11 @@ func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 	f.fleet.Start(s.ctx)
 	go s.run(func() error {
 		stop()
-		if !s.report.Status.Final() {
+		switch {
+		case s.report.Status.Final():
+		case f.fleet.Failed():
+			f.close(context.WithoutCancel(s.ctx), s)
+		default:
 			f.fleet.Abandon() // its machines go on for the next coordinator
 		}
 		os.RemoveAll(scratch)
@@ -158,10 +162,16 @@ func (f *fleetSession) close(ctx context.Context, s *session) {
 }
 
 // tidy removes what a run has beside its machines. Of these some may wait for
-// another run.
+// another run. A run that could not go on keeps its secrets: whoever resumes it
+// may not have them.
 func (f *fleetSession) tidy(ctx context.Context, waiting bool) error {
 	return allOf(
-		func() error { return f.e.AWS.DeleteSecrets(ctx, f.rec.Region, f.h.Run) },
+		func() error {
+			if f.fleet.Failed() {
+				return nil
+			}
+			return f.e.AWS.DeleteSecrets(ctx, f.rec.Region, f.h.Run)
+		},
 		func() error {
 			var keep []string
 			if waiting {

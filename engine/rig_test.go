@@ -105,8 +105,9 @@ type fakeCloud struct {
 	store  *bucket
 	region *cloudtest.Region
 	env    []string
-	zones  []string // of each region; nil: its first
-	silent bool     // it does not say what machines cost
+	zones  []string    // of each region; nil: its first
+	silent bool        // it does not say what machines cost
+	broken atomic.Bool // its machines cannot start
 
 	mu       sync.Mutex
 	queues   map[string]*fakeQueue
@@ -192,6 +193,15 @@ func (c *fakeCloud) boot(i cloudtest.Instance) {
 	c.mu.Unlock()
 	if l.Coordinator {
 		c.ends.Go(func() { c.coordinate(ctx, i, l) })
+		return
+	}
+	if c.broken.Load() {
+		c.ends.Go(func() {
+			if err := c.store.Put(ctx, l.BootLog, []byte("boot\nagent.gz: FAILED\n")); err != nil {
+				c.t.Error(err)
+			}
+			c.region.PowerOff(i.ID)
+		})
 		return
 	}
 	arg := func(name string) string { return l.Args[slices.Index(l.Args, name)+1] }

@@ -32,20 +32,21 @@ func (f *Fleet) bootLog(kind string) string {
 	return string(b)
 }
 
+// readOldLogs reads what machines of earlier coordinators have left.
+func (f *Fleet) readOldLogs() {
+	logs := map[string]string{}
+	for _, k := range f.first {
+		logs[k.Name] = f.bootLog(k.Name)
+	}
+	f.sync(func() { f.s.oldLogs = logs })
+}
+
 // watchBoots looks for logs of machines that boot, for as long as the fleet
 // works. A new one means that a machine is about to end: the cloud is asked
 // which.
 func (f *Fleet) watchBoots() {
 	seen := map[string]string{}
-	f.sync(func() {
-		for _, k := range f.s.kinds {
-			seen[k.Name] = ""
-		}
-	})
-	for kind := range seen { // those of earlier coordinators
-		seen[kind] = f.bootLog(kind)
-	}
-	f.sync(func() { f.s.oldLogs = maps.Clone(seen) })
+	f.sync(func() { maps.Copy(seen, f.s.oldLogs) })
 	var until time.Time
 	for f.ctx.Err() == nil {
 		pause(f.ctx, logEvery)

@@ -43,6 +43,7 @@ type Fleet struct {
 	left      Left
 	closeErr  error
 	abandoned atomic.Bool
+	failed    atomic.Bool
 	started   bool
 }
 
@@ -213,14 +214,19 @@ const failWithin = 10 * time.Second
 // they are another coordinator's by now.
 func (f *Fleet) fail(err error) {
 	f.failOnce.Do(func() {
+		f.failed.Store(!errors.Is(err, errSuperseded))
 		go func() {
-			if !errors.Is(err, errSuperseded) {
+			if f.failed.Load() {
 				f.release()
 			}
 			f.agentsDone(err)
 		}()
 	})
 }
+
+// Failed says whether the run could not go on with machines, rather than
+// without its coordinator: then Close should follow, as at its end.
+func (f *Fleet) Failed() bool { return f.failed.Load() }
 
 // release ends all machines of the run, as far as that can be done soon.
 func (f *Fleet) release() {

@@ -326,8 +326,10 @@ func TestBootFails(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			store, region := cloudtest.NewStore(), &cloudtest.Region{Default: 10}
-			if err := store.Put(t.Context(), wire.BootLogKey("r", "k"), []byte("of an earlier coordinator")); err != nil {
-				t.Fatal(err)
+			for key, text := range map[string]string{wire.BootLogKey("r", "k"): "of an earlier coordinator's machine", wire.ControlKey("r"): "{}"} {
+				if err := store.Put(t.Context(), key, []byte(text)); err != nil {
+					t.Fatal(err)
+				}
 			}
 			o := &owner{demand: []task.Demand{running("f", c.tasks, 0, 1000)}}
 			f := begin(store, cloudtest.NewFleet(region), o)

@@ -155,7 +155,7 @@ func (m *machine) busy() bool { return len(m.beat.Held) > 0 || len(m.beat.Live) 
 
 func newState(cfg *Config) *state {
 	s := &state{limits: cfg.Limits, unattended: cfg.Unattended, machines: map[string]*machine{},
-		ranges: map[string]*heldRange{}, expect: cfg.Expect, warned: map[string]time.Time{}}
+		ranges: map[string]*heldRange{}, expect: cfg.Expect, warned: map[string]time.Time{}, oldLogs: map[string]string{}}
 	for _, k := range cfg.Kinds {
 		s.kinds = append(s.kinds, newKind(cfg.Run, k))
 	}

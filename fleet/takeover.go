@@ -3,8 +3,10 @@ package fleet
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -25,29 +27,46 @@ func (f *Fleet) begin() error {
 			return f.ctx.Err()
 		}
 	}
+	// All at once: each waits for another service, or for nothing.
 	var before wire.Control
-	err := retry(f.ctx, func() error {
-		b, err := f.cfg.Store.Get(f.ctx, wire.ControlKey(f.cfg.Run))
-		if err != nil {
+	var first bool
+	acts := []func() error{
+		func() error {
+			err := retry(f.ctx, func() error {
+				b, err := f.cfg.Store.Get(f.ctx, wire.ControlKey(f.cfg.Run))
+				if err != nil {
+					return err
+				}
+				return json.Unmarshal(b, &before)
+			})
+			if first = cloud.KindOf(err) == cloud.KindNotFound; first {
+				return nil
+			}
+			f.readOldLogs()
 			return err
-		}
-		return json.Unmarshal(b, &before)
-	})
+		},
+		func() (err error) { f.hints, err = f.openQueue(f.ctx, "hints", epoch); return err },
+	}
+	for _, k := range f.s.kinds {
+		setup := k.Setup
+		acts = append(acts,
+			func() error { // machines may start as soon as they are rented
+				return retry(f.ctx, func() error { return putJSON(f.ctx, f.cfg.Store, wire.SetupKey(f.cfg.Run, k.Name), setup) })
+			},
+			func() error {
+				q, err := f.openQueue(f.ctx, k.Name, epoch)
+				if err == nil {
+					f.out.open(k, q)
+				}
+				return err
+			})
+	}
+	err := together(acts)
 	switch {
-	case cloud.KindOf(err) == cloud.KindNotFound: // the first
 	case err != nil:
 		return err
-	case before.Epoch >= epoch:
+	case !first && before.Epoch >= epoch:
 		return fmt.Errorf("another coordinator has the run: it is the %dth, this one only the %dth", before.Epoch, epoch)
-	}
-	for _, k := range f.s.kinds { // machines may start as soon as they are rented
-		setup := k.Setup
-		if err := retry(f.ctx, func() error { return putJSON(f.ctx, f.cfg.Store, wire.SetupKey(f.cfg.Run, k.Name), setup) }); err != nil {
-			return err
-		}
-	}
-	if err := f.openQueues(epoch); err != nil {
-		return err
 	}
 	for _, k := range before.Kinds {
 		f.old = append(f.old, k.Queue)
@@ -85,20 +104,15 @@ func (f *Fleet) begin() error {
 	return nil
 }
 
-// openQueues makes the queues of this coordinator.
-func (f *Fleet) openQueues(epoch int) error {
-	var err error
-	if f.hints, err = f.openQueue(f.ctx, "hints", epoch); err != nil {
-		return err
+// together does things at the same time.
+func together(acts []func() error) error {
+	errs := make([]error, len(acts))
+	var wg sync.WaitGroup
+	for i, act := range acts {
+		wg.Go(func() { errs[i] = act() })
 	}
-	for _, k := range f.s.kinds {
-		q, err := f.openQueue(f.ctx, k.Name, epoch)
-		if err != nil {
-			return err
-		}
-		f.out.open(k, q)
-	}
-	return nil
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // open ends the takeover: from now on work is handed out and machines are
