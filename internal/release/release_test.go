@@ -232,7 +232,7 @@ func install(t *testing.T, action, server string, env ...string) (program, said 
 func TestWhichVersion(t *testing.T) {
 	t.Parallel()
 	server := httptest.NewServer(http.NotFoundHandler())
-	defer server.Close()
+	t.Cleanup(server.Close) // behind the tests below, which are parallel
 	for name, c := range map[string]struct {
 		changelog string
 		env       []string
