@@ -119,10 +119,30 @@ var templates = sync.OnceValue(func() *template.Template {
 		"local": func(t time.Time) string { return t.Format("Mon 2 Jan 2006, 15:04 MST") },
 		"px":    func(f float64) string { return fmt.Sprintf("%.1f", f) },
 		"add":   func(a, b int) int { return a + b },
+		"plain": plain,
 		"unix":  func(nano int64) time.Time { return time.Unix(0, nano) },
 		"dict":  dict,
 	}).ParseFS(embedded, "templates/*.html"))
 })
+
+// plain is a text of several lines without what could change how it is read:
+// control characters, escape sequences, marks of direction.
+func plain(s string) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		i := strings.IndexAny(s, "\n\t")
+		if i < 0 {
+			i = len(s)
+		}
+		b.WriteString(ui.Clean(s[:i]))
+		if i < len(s) {
+			b.WriteByte(s[i])
+			i++
+		}
+		s = s[i:]
+	}
+	return b.String()
+}
 
 // dict makes the arguments of a template that takes several.
 func dict(pairs ...any) (map[string]any, error) {

@@ -221,7 +221,7 @@ func (s *Server) logEvents(w http.ResponseWriter, r *http.Request, run *watched)
 			_ = clean.End()
 		}
 		if text.Len() > 0 {
-			out.send("log", jsonText(text.String()))
+			out.send("log", jsonText(plain(text.String())))
 			out.push()
 			text.Reset()
 		}
