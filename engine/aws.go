@@ -22,9 +22,9 @@ type AWS struct {
 	// its cloud.MachineSpec does not say. Requests to launch are recorded with
 	// their run, so that a later coordinator does not rent twice.
 	Machines func(ctx context.Context, region string, run string, store cloud.Store, launch func(cloud.MachineSpec) (Launch, error)) (Machines, error)
-	// OpenQueue makes a queue of a run, or opens it; JoinQueue opens one by its
-	// URL; DeleteQueues removes all that a run has.
-	OpenQueue    func(ctx context.Context, region, run, name string) (Queue, error)
+	// OpenQueue makes a queue of a run, with tags, or opens it; JoinQueue opens
+	// one by its URL; DeleteQueues removes all that a run has.
+	OpenQueue    func(ctx context.Context, region, run, name string, tags QueueTags) (Queue, error)
 	JoinQueue    func(ctx context.Context, url string) (Queue, error)
 	DeleteQueues func(ctx context.Context, region, run string) error
 	// Store opens the store for runs that name none; nil: Engine.Store is it.
@@ -47,6 +47,12 @@ type AWS struct {
 	// Identity is the machine that this process runs on; false if it is none
 	// that was rented.
 	Identity func(ctx context.Context) (cloud.Machine, bool)
+}
+
+// QueueTags say whose a queue is, for whoever divides a bill.
+type QueueTags struct {
+	Pipeline, Owner string
+	Tags            map[string]string // of the file
 }
 
 // Program is a published program for machines.

@@ -72,7 +72,7 @@ func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 	f.fleet = fleet.New(fleet.Config{
 		Run: h.Run, Epoch: s.coord.Epoch, Store: e.Store, Machines: f.machines, Coordinator: s.coord,
 		OpenQueue: func(ctx context.Context, name string) (fleet.Queue, error) {
-			return e.AWS.OpenQueue(ctx, rec.Region, h.Run, name)
+			return e.AWS.OpenQueue(ctx, rec.Region, h.Run, name, QueueTags{h.Pipeline, h.Owner, rec.Kinds[0].Hardware.Tags})
 		},
 		JoinQueue: func(ctx context.Context, url string) (cloud.Queue, error) { return e.AWS.JoinQueue(ctx, url) },
 		Kinds:     kinds, Larger: func(ctx context.Context, fn string, memory int64) (fleet.Kind, error) {
@@ -80,6 +80,9 @@ func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 		},
 		Limits: e.limits(p, rec, h, s.coord.Machines(), own), Unattended: p.Limits.Unattended, Expect: expected(p),
 		Tidy: f.tidy, Notice: func(text string) { s.notice(machineNotice(text)) },
+		Warn: func(text string) {
+			s.notice(executor.Notice{Time: time.Now(), Kind: executor.NoticeWarning, Text: text})
+		},
 	})
 	queue.Queue = f.fleet.Queue()
 	s.live = f.fleet.Live

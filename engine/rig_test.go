@@ -305,7 +305,10 @@ func (c *fakeCloud) aws(dead *atomic.Bool) *AWS {
 			m.launch, m.cloud, m.dead = launch, c, dead
 			return m, nil
 		},
-		OpenQueue: func(_ context.Context, region, run, name string) (Queue, error) {
+		OpenQueue: func(_ context.Context, region, run, name string, tags QueueTags) (Queue, error) {
+			if tags.Pipeline == "" || tags.Owner == "" {
+				return nil, fmt.Errorf("nobody could tell whose the queue %s is: %+v", name, tags)
+			}
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			url := "mem://" + region + "/" + run + "-" + name

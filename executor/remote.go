@@ -153,7 +153,7 @@ func (c *Coordinator) Demand() []task.Demand {
 	list := make([]task.Demand, 0, len(c.state.order))
 	for _, f := range c.state.order {
 		d := task.Demand{Function: f.spec.Name, Done: f.phase == done, Running: f.phase == running,
-			InHand: f.counts[task.Running], Mean: f.meanSeconds()}
+			InHand: f.counts[task.Running], Mean: f.meanSeconds(), Ended: f.counts[task.Succeeded] + f.counts[task.Failed] - f.cached}
 		if f.phase != done {
 			d.Left = f.counts[task.Pending] + f.counts[task.Running]
 		}

@@ -40,9 +40,11 @@ type Config struct {
 	// secrets of the run. It is called at the end; machines says whether some
 	// still wait for another run. May be nil.
 	Tidy func(ctx context.Context, machines bool) error
-	// Notice is told what people should know, a line at a time. It must not
-	// block. May be nil.
+	// Notice is told what people should know, a line at a time, and Warn what they
+	// should do something about. They must not block. May be nil; without Warn all
+	// goes to Notice.
 	Notice func(text string)
+	Warn   func(text string)
 	Logger *slog.Logger // may be nil
 }
 

@@ -65,6 +65,11 @@ const (
 	waitingTooLong = 10 * time.Minute
 	// idleRun is how long machines may all have nothing to do until people are told.
 	idleRun = 5 * time.Minute
+	// preparesTooLong is how long a machine may install software until people
+	// are told.
+	preparesTooLong = 10 * time.Minute
+	// enoughEnded tasks say how long the others will take.
+	enoughEnded = 5
 	// sayAgain is how long the same is not told again.
 	sayAgain = 15 * time.Minute
 	// vanished listings without a machine mean that it has ended.
@@ -226,19 +231,29 @@ func (s *state) decideWarnings(now time.Time) []action {
 			acts = append(acts, actResend{old})
 		}
 	}
-	machines := 0
+	machines, preparing, price, slowPrice := 0, 0, 0.0, 0.0
 	for _, m := range s.machines {
-		if m.phase == working && m.beat.State == wire.StateWorking && m.counts() {
+		switch {
+		case m.phase != working || !m.counts():
+		case m.beat.State == wire.StateWorking:
 			machines++
+			price += m.Price
+		case m.beat.State == wire.StatePreparing && now.Sub(m.Joined) > preparesTooLong:
+			preparing++
+			slowPrice += m.Price
 		}
 	}
 	if since := now.Sub(s.lastBusy); machines > 0 && since > idleRun {
-		acts = append(acts, actWarn{"idle", fmt.Sprintf("%s have had nothing to do for %s and are being paid for", plural(machines, "machine"), since.Round(time.Minute))})
+		acts = append(acts, actWarn{"idle", fmt.Sprintf("%s had nothing to do for %s and cost $%.2f an hour", haveHas(machines), since.Round(time.Minute), price)})
+	}
+	if preparing > 0 {
+		acts = append(acts, actWarn{"preparing", fmt.Sprintf("%s been preparing for more than %s, at $%.2f an hour: is the software slow to install?",
+			haveHas(preparing), preparesTooLong, slowPrice)})
 	}
 	for _, d := range s.demand {
-		if e := s.expect[d.Function].Seconds(); e > 0 && d.Mean > 2*e && !d.Done {
-			acts = append(acts, actWarn{"slow " + d.Function, fmt.Sprintf("tasks of %s take %.0f s where %.0f s were planned: time and cost grow alike",
-				d.Function, d.Mean, e)})
+		if e := s.expect[d.Function].Seconds(); e > 0 && d.Mean > 2*e && !d.Done && d.Ended >= min(enoughEnded, d.Ended+d.Left) {
+			acts = append(acts, actWarn{"slow " + d.Function, fmt.Sprintf("tasks of %s take %s where %s were planned: time and cost grow alike",
+				d.Function, secondsText(d.Mean), secondsText(e))})
 		}
 		k := s.kindFor(d.Function, 0)
 		if k != nil && k.Max == 0 && d.Running && d.Ready+d.InHand > 0 {
@@ -247,6 +262,22 @@ func (s *state) decideWarnings(now time.Time) []action {
 		}
 	}
 	return acts
+}
+
+// haveHas is a number of machines with its verb.
+func haveHas(n int) string {
+	if n == 1 {
+		return "1 machine has"
+	}
+	return fmt.Sprintf("%d machines have", n)
+}
+
+// secondsText is a time for people: as exact as matters.
+func secondsText(s float64) string {
+	if s < 10 {
+		return fmt.Sprintf("%.1f s", s)
+	}
+	return fmt.Sprintf("%.0f s", s)
 }
 
 func plural(n int, what string) string {

@@ -327,9 +327,15 @@ func TestWarnings(t *testing.T) {
 				m.beat.Held = []cloud.Range{{ID: "1-2"}}
 			}
 		}, ""},
-		"idle":      {func(s *state) { s.lastBusy = start.Add(-6 * time.Minute) }, "idle"},
-		"slow":      {func(s *state) { s.expect = map[string]time.Duration{"f": time.Second} }, "slow f"},
-		"no worker": {func(s *state) { s.kinds[0].Max = 0 }, "fail"},
+		"idle": {func(s *state) { s.lastBusy = start.Add(-6 * time.Minute) }, "idle"},
+		"prepares": {func(s *state) {
+			m := s.machines["i-1"]
+			m.beat.State, m.Joined = wire.StatePreparing, start.Add(-11*time.Minute)
+		}, "preparing"},
+		"slow":                 {func(s *state) { s.expect = map[string]time.Duration{"f": time.Second}; s.demand[0].Ended = 5 }, "slow f"},
+		"not known to be slow": {func(s *state) { s.expect = map[string]time.Duration{"f": time.Second}; s.demand[0].Ended = 4 }, ""},
+		"as slow as was said":  {func(s *state) { s.expect = map[string]time.Duration{"f": 6 * time.Second}; s.demand[0].Ended = 50 }, ""},
+		"no worker":            {func(s *state) { s.kinds[0].Max = 0 }, "fail"},
 	} {
 		s := stateOf(Kind{Max: 9}, running("f", 5, 0, 10)).with(2, nil)
 		c.change(s)

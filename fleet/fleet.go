@@ -74,6 +74,9 @@ func New(cfg Config) *Fleet {
 	if cfg.Notice == nil {
 		cfg.Notice = func(string) {}
 	}
+	if cfg.Warn == nil {
+		cfg.Warn = cfg.Notice
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -201,7 +204,7 @@ func (f *Fleet) perform(a action, now time.Time) {
 	case actWarn:
 		if at, ok := s.warned[a.key]; !ok || now.Sub(at) > sayAgain {
 			s.warned[a.key] = now
-			f.cfg.Notice(a.text)
+			f.cfg.Warn(a.text)
 		}
 	}
 }

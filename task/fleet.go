@@ -13,6 +13,8 @@ type Demand struct {
 	Left int
 	// Ready of them may be handed out now, InHand were handed out.
 	Ready, InHand int
+	// Ended is how many have run to an end.
+	Ended int
 	// Larger of both ask for more memory than they were given at first.
 	Larger int
 	// Mean is the seconds of a recent task; negative until one has ended.

@@ -18,6 +18,23 @@ import (
 // tagValue is what Amazon takes as the value of a tag.
 var tagValue = regexp.MustCompile(`^[A-Za-z0-9 _.:/=+@-]{0,256}$`)
 
+// Tags are those of the file with the ones by which a bill is divided among
+// pipelines and people. What is no tag to Amazon is left out.
+func Tags(own map[string]string, pipeline, owner string) map[string]string {
+	tags := map[string]string{tagPipeline: pipeline, tagOwner: owner}
+	for k, v := range own {
+		if _, ok := tags[k]; !ok {
+			tags[k] = v
+		}
+	}
+	for k, v := range tags {
+		if v == "" || !tagValue.MatchString(v) {
+			delete(tags, k)
+		}
+	}
+	return tags
+}
+
 // Retag says on machines, and for them only, that they work for another run
 // now: they were invited from a pool.
 func (m *Machines) Retag(ctx context.Context, run string, ids ...string) error {

@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"maps"
 	"testing"
 	"testing/synctest"
 
@@ -101,4 +102,15 @@ func TestCleanKeeps(t *testing.T) {
 			t.Errorf("left: %v, %v, %v", live, f.fleets, f.templates)
 		}
 	})
+}
+
+func TestTagsOfABill(t *testing.T) {
+	t.Parallel()
+	got := Tags(map[string]string{"team": "data", "bad": "a\nb", tagOwner: "somebody else"}, "taxi", "me@here")
+	if want := map[string]string{"team": "data", tagPipeline: "taxi", tagOwner: "me@here"}; !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if got := Tags(nil, "", "ümläut"); len(got) > 0 {
+		t.Errorf("%v", got)
+	}
 }

@@ -156,8 +156,8 @@ func (in intents) recall(ctx context.Context, token string) ([]aws.Intent, error
 	return list, nil
 }
 
-func (r *rented) openQueue(ctx context.Context, region, run, name string) (engine.Queue, error) {
-	q, err := aws.OpenQueue(ctx, aws.QueueOptions{Run: run, Kind: name, Region: region})
+func (r *rented) openQueue(ctx context.Context, region, run, name string, t engine.QueueTags) (engine.Queue, error) {
+	q, err := aws.OpenQueue(ctx, aws.QueueOptions{Run: run, Kind: name, Region: region, Tags: aws.Tags(t.Tags, t.Pipeline, t.Owner)})
 	if err != nil {
 		return nil, err
 	}
