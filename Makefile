@@ -1,6 +1,6 @@
 # Everything here is one line, so that it can be typed without make too.
 
-.PHONY: build install test race lint fmt fuzz bench tidy clean
+.PHONY: build install test race lint fmt fuzz bench release tidy clean
 
 build: ## the binary, bin/coiled-jobs
 	CGO_ENABLED=0 go build -trimpath -o bin/coiled-jobs ./cmd/coiled-jobs
@@ -26,8 +26,11 @@ fuzz: ## each fuzz target for FUZZTIME (default 5s)
 bench: ## coiled-jobs against xargs, GNU parallel and Dask; see bench/
 	go run ./bench
 
+release: ## the files of a release, in dist/
+	./scripts/release
+
 tidy:
 	go mod tidy
 
 clean:
-	rm -rf bin .cache coiled-jobs
+	rm -rf bin dist .cache coiled-jobs
