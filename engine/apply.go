@@ -75,7 +75,7 @@ func (e *Engine) record(ctx context.Context, p *Planned, o ApplyOptions, run str
 	if err != nil {
 		return nil, nil, err
 	}
-	told := e.askQuotas(ctx, p, q)
+	told, past := e.askQuotas(ctx, p, q), e.askPast(ctx, p.Pipeline)
 	c, err = e.gather(ctx, &executor.Header{Run: run, Dir: p.Dir, Functions: o.Functions, Only: o.Only}, p.Pipeline, q, itemsOf(p))
 	if err != nil {
 		return nil, nil, err
@@ -90,6 +90,7 @@ func (e *Engine) record(ctx context.Context, p *Planned, o ApplyOptions, run str
 		func() (err error) { h, err = e.create(ctx, p, o, run); return err },
 		func() error { return e.upload(ctx, c) },
 	)
+	c.expect = past()
 	return h, c, err
 }
 

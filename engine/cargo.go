@@ -34,7 +34,9 @@ type cargo struct {
 	// to name in values.
 	secrets, kept, envFile map[string]string
 	files                  map[string]bool // local file items, by path below dir
-	dir                    string
+	// expect is how many seconds a task takes, by function, by earlier runs.
+	expect map[string]float64
+	dir    string
 
 	// Known when it was sent:
 	keys  []string           // of the code of each kind
@@ -248,7 +250,7 @@ func (e *Engine) upload(ctx context.Context, c *cargo) error {
 
 // settle keeps the secrets of a run and records what its machines are made of.
 func (e *Engine) settle(ctx context.Context, h *executor.Header, p *spec.Pipeline, c *cargo, noCache bool) (*fleetRecord, error) {
-	rec := &fleetRecord{Region: c.quote.Kinds[0].Region, Agent: c.agent}
+	rec := &fleetRecord{Region: c.quote.Kinds[0].Region, Agent: c.agent, Expect: c.expect}
 	secrets, envFile, err := e.keepSecrets(ctx, h.Run, rec, c)
 	if err != nil {
 		return nil, err

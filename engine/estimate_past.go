@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/executor"
@@ -57,6 +58,32 @@ func (e *Engine) past(ctx context.Context, p *spec.Pipeline) map[string]pastTime
 		}
 	}
 	return found
+}
+
+// pastPatience is how long a run waits to learn how long tasks took before.
+const pastPatience = 500 * time.Millisecond
+
+// askPast begins to look into earlier runs. The func that it returns gives the
+// seconds of a task, by function: none if it is not known soon.
+func (e *Engine) askPast(ctx context.Context, p *spec.Pipeline) func() map[string]float64 {
+	ctx, stop := context.WithTimeout(ctx, pastPatience)
+	came := make(chan map[string]float64, 1)
+	go func() {
+		by := map[string]float64{}
+		for name, t := range e.past(ctx, p) {
+			by[name] = t.mean
+		}
+		came <- by
+	}()
+	return func() map[string]float64 {
+		defer stop()
+		select {
+		case by := <-came:
+			return by
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 type earlierRun struct {

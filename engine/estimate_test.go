@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/hardware"
 	"github.com/coiled-jobs/coiled-jobs/planner"
 )
@@ -243,6 +244,30 @@ func TestQuotaWarning(t *testing.T) {
 	} {
 		if got := quotaWarning(c.market, c.want, 0.03, c.spot, c.demand); got != c.text {
 			t.Errorf("%s, %d:\n got %s\nwant %s", c.market, c.want, got, c.text)
+		}
+	}
+}
+
+// A run goes by how long tasks took in the one before.
+func TestRunsLearnFromEarlierOnes(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t)
+	e := c.engine()
+	file := write(t, "pipeline.yaml", "name: p\ncloud: aws\nfunctions:\n  f:\n    run: sleep 0.2\n    expect: 1h\n    hardware: {vm_type: m6i.large, keepalive: 0s}\n  g: {command: [\"true\"], expect: 5s, needs: f, if: 'false'}\n")
+	for i, want := range []time.Duration{time.Hour, 200 * time.Millisecond} {
+		h := apply(t, e, ApplyOptions{File: file})
+		ended(t, h, executor.RunSucceeded)
+		rec, err := loadFleet(t.Context(), c.store, h.Run)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, _, err := e.load(ApplyOptions{File: file})
+		if err != nil {
+			t.Fatal(err)
+		}
+		by := expected(p, rec)
+		if d := by["f"] - want; d < 0 || d > 10*time.Second || by["g"] != 5*time.Second {
+			t.Errorf("run %d expects %v, want %v and 5s", i, by, want)
 		}
 	}
 }

@@ -24,6 +24,9 @@ type fleetRecord struct {
 	// MaxCost is a limit that a resume or retry gave.
 	MaxCost *float64 `json:"max_cost,omitempty"`
 
+	// Expect is how many seconds a task takes, by function, by earlier runs.
+	Expect map[string]float64 `json:"expect,omitempty"`
+
 	mu sync.Mutex // of Kinds, while a fleet works with it
 }
 

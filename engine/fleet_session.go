@@ -78,7 +78,7 @@ func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 		Kinds:     kinds, Larger: func(ctx context.Context, fn string, memory int64) (fleet.Kind, error) {
 			return f.larger(ctx, p, fn, memory)
 		},
-		Limits: e.limits(p, rec, h, s.coord.Machines(), own), Unattended: p.Limits.Unattended, Expect: expected(p),
+		Limits: e.limits(p, rec, h, s.coord.Machines(), own), Unattended: p.Limits.Unattended, Expect: expected(p, rec),
 		Tidy: f.tidy, Notice: func(text string) { s.notice(machineNotice(text)) },
 		Warn: func(text string) {
 			s.notice(executor.Notice{Time: time.Now(), Kind: executor.NoticeWarning, Text: text})
@@ -288,11 +288,14 @@ func (e *Engine) limits(p *spec.Pipeline, rec *fleetRecord, h *executor.Header, 
 	return l
 }
 
-// expected is how long tasks take, where the file says so.
-func expected(p *spec.Pipeline) map[string]time.Duration {
+// expected is how long tasks take, by earlier runs or where the file says so.
+func expected(p *spec.Pipeline, rec *fleetRecord) map[string]time.Duration {
 	by := map[string]time.Duration{}
 	for _, f := range p.Functions {
-		if f.Expect > 0 {
+		switch past := rec.Expect[f.Name]; {
+		case past > 0:
+			by[f.Name] = time.Duration(past * float64(time.Second))
+		case f.Expect > 0:
 			by[f.Name] = f.Expect
 		}
 	}

@@ -56,13 +56,13 @@ func (e *Engine) outfit(ctx context.Context, h *executor.Header, p *spec.Pipelin
 			return nil, err
 		}
 		next.MaxCost = o.MaxCost
-		if o.MaxCost == nil && rec != nil {
-			next.MaxCost = rec.MaxCost
+		if rec != nil {
+			next.Expect = rec.Expect
+			if o.MaxCost == nil {
+				next.MaxCost = rec.MaxCost
+			}
 		}
-		if next.MaxCost != nil {
-			err = next.save(ctx, e.Store, h.Run)
-		}
-		return next, err
+		return next, next.save(ctx, e.Store, h.Run)
 	}
 	return rec, e.renew(ctx, h, p, o, begin, rec)
 }
