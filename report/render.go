@@ -21,7 +21,7 @@ var source string
 // page is parsed when first needed: most commands never are.
 var page = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("report").Funcs(template.FuncMap{
-		"seconds": ui.Seconds, "count": ui.Count, "dollars": ui.Dollars,
+		"seconds": ui.Seconds, "count": ui.Count, "dollars": ui.Dollars, "cost": ui.CostLine,
 		"clock": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 UTC") },
 	}).Parse(source))
 })

@@ -134,3 +134,23 @@ func TestTimelineSteps(t *testing.T) {
 		t.Errorf("%.200q %.200q %q", c.OK, c.Bad, c.Peak)
 	}
 }
+
+// A run that was paid for says what for; one that was not, where it ran.
+func TestCost(t *testing.T) {
+	t.Parallel()
+	d := data(Timeline{})
+	d.Header.Owner = "me@here"
+	if page := render(t, d); !strings.Contains(page, "$0.00 (on the machine of me@here)") || strings.Contains(page, ">Cost</th>") {
+		t.Error("a run on this machine does not say so")
+	}
+	d.Header.Cloud = "aws"
+	if page := render(t, d); strings.Contains(page, "on the machine of") {
+		t.Error("a run that cost nothing on aws is said to have been here")
+	}
+	d.Report.CostUSD, d.Report.IdleUSD, d.Report.Machines, d.Report.Functions[0].CostUSD = 2.5, 0.5, 3, 2
+	for _, want := range []string{"$2.50 for 3 machines: $2.00 (80 %) while tasks ran, $0.50 (20 %) while", ">Cost</th>", `<td class="n">$2.00</td>`} {
+		if page := render(t, d); !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q", want)
+		}
+	}
+}

@@ -8,9 +8,9 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/executor"
 )
 
-// costLine says what a run has cost and what for; "" if nothing was rented.
+// CostLine says what a run has cost and what for; "" if nothing was rented.
 // The parts add up to the whole, as they are printed.
-func costLine(r executor.Report) string {
+func CostLine(r executor.Report) string {
 	if r.CostUSD <= 0 {
 		return ""
 	}
@@ -24,7 +24,7 @@ func costLine(r executor.Report) string {
 	share := func(d float64) string {
 		return fmt.Sprintf("$%.*f (%.0f %%)", digits, d*unit, 100*d/math.Max(total, 1))
 	}
-	return fmt.Sprintf("cost: $%.*f for %s: %s while tasks ran, %s while machines started, waited and ended",
+	return fmt.Sprintf("$%.*f for %s: %s while tasks ran, %s while machines started, waited and ended",
 		digits, total*unit, Plural(r.Machines, "machine"), share(total-idle), share(idle))
 }
 

@@ -55,8 +55,8 @@ func (s *Summary) Write(w io.Writer, st Style) error {
 	if err := t.Write(&b, st, s.Width); err != nil {
 		return err
 	}
-	if line := costLine(s.Report); line != "" {
-		b.WriteString("\n" + line + "\n")
+	if line := CostLine(s.Report); line != "" {
+		b.WriteString("\ncost: " + line + "\n")
 	}
 	if line := leftLine(s.Report); line != "" {
 		b.WriteString("\n" + line + "\n")
