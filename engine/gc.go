@@ -31,7 +31,7 @@ func (e *Engine) GC(ctx context.Context, dry bool) ([]string, error) {
 		live[run] = alive
 		did = append(did, lines...)
 	}
-	if !dry {
+	if !dry && e.Store != nil { // nil: there is an account, and nothing in it yet
 		if ids, err = e.stored(ctx); err != nil { // without those that were removed
 			return did, err
 		}

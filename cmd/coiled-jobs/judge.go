@@ -32,11 +32,13 @@ type judge struct {
 
 // verdict is what became of a run.
 type verdict struct {
-	store  cloud.Store
-	over   bool
-	status string // of the run
-	why    string
-	err    error
+	store cloud.Store
+	over  bool
+	// resumable: it has not ended, and somebody may go on with it at any time.
+	resumable bool
+	status    string // of the run
+	why       string
+	err       error
 }
 
 func (a *app) newJudge(ctx context.Context, e *engine.Engine, region string) *judge {
@@ -63,6 +65,9 @@ func (j *judge) bucket() cloud.Store {
 // over says whether nobody needs a thing of a run.
 func (j *judge) over(ctx context.Context, t aws.Thing) (bool, string, error) {
 	v := j.run(ctx, t.Store, t.Run)
+	if t.Kind == aws.ThingSecret && v.resumable {
+		return false, "", v.err // whoever goes on with the run may not have its values; rm removes them
+	}
 	if v.err != nil || !v.over || t.Machine == nil || t.Machine.Role != "" || t.Machine.Pool == "" || v.store == nil {
 		return v.over && v.err == nil, v.why, v.err
 	}
@@ -134,6 +139,7 @@ func (j *judge) in(ctx context.Context, store cloud.Store, run string) (v verdic
 		v.err = err
 		return v, true
 	}
+	v.resumable = true
 	// Nobody coordinates it. Its machines may go on as long as they were granted.
 	until := view.Header.Created.Add(view.Pipeline().Limits.Unattended)
 	b, err := store.Get(ctx, wire.ControlKey(run))

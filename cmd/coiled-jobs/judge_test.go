@@ -97,6 +97,7 @@ func TestJudge(t *testing.T) {
 		return aws.Thing{Kind: aws.ThingMachine, ID: id, Run: run, Machine: m}
 	}
 	queue := func(run string) aws.Thing { return aws.Thing{Kind: aws.ThingQueue, ID: "q", Run: run} }
+	secret := func(run string) aws.Thing { return aws.Thing{Kind: aws.ThingSecret, ID: "s", Run: run} }
 	for _, tt := range []struct {
 		name  string
 		after time.Duration // since the runs ended
@@ -117,6 +118,9 @@ func TestJudge(t *testing.T) {
 		{name: "its machine was invited by a run that is over", after: time.Hour, thing: machine(ended, "i-invited"), over: true, why: "no coordinator"},
 		{name: "dead, young", after: 9 * time.Minute, thing: machine(dead, "i-1")},
 		{name: "dead", after: 13 * time.Minute, thing: machine(dead, "i-1"), over: true, why: "no coordinator"},
+		{name: "dead, its queue", after: time.Hour, thing: queue(dead), over: true, why: "no coordinator"},
+		{name: "dead, its secrets: it may be resumed", after: time.Hour, thing: secret(dead)},
+		{name: "ended, its secrets", after: time.Hour, thing: secret(ended), over: true, why: "its run succeeded at"},
 		{name: "dead, its grant runs", after: time.Hour, grant: 2 * time.Hour, thing: machine(dead, "i-1")},
 		{name: "dead, its grant ended", after: 3 * time.Hour, grant: 2 * time.Hour, thing: queue(dead), over: true, why: "what was granted ended at"},
 		{name: "a run of nobody", after: time.Hour, thing: queue("theirs-1"), fails: true, why: "not say in which store"},
