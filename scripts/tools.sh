@@ -2,10 +2,10 @@
 # Builds the tools that tests and CI use, at the versions that tools/go.mod
 # pins, into .cache/bin:
 #
-#   scripts/tools.sh versitygw staticcheck govulncheck act actionlint moto
+#   scripts/tools.sh versitygw staticcheck govulncheck act actionlint moto airflow
 #
-# moto is a Python program: it gets a virtual environment, .cache/moto, with the
-# versions that tools/moto/requirements.txt pins.
+# moto and airflow are Python programs: each gets a virtual environment, .cache/moto,
+# with the versions that tools/moto/requirements.txt pins.
 #
 # A tool that is there at its pinned version is left alone.
 set -euo pipefail
@@ -21,7 +21,7 @@ package() {
     govulncheck) echo golang.org/x/vuln/cmd/govulncheck ;;
     act) echo github.com/nektos/act ;;
     actionlint) echo github.com/rhysd/actionlint/cmd/actionlint ;;
-    *) echo "tools.sh: no tool $1; there are versitygw, staticcheck, govulncheck, act, actionlint and moto" >&2; exit 2 ;;
+    *) echo "tools.sh: no tool $1; there are versitygw, staticcheck, govulncheck, act, actionlint, moto and airflow" >&2; exit 2 ;;
   esac
 }
 
@@ -41,8 +41,8 @@ python_tool() { # name
 # What a tool was built from: the pins and the compiler.
 stamp=$(cat tools/go.mod tools/go.sum <(go version) | cksum)
 for tool in "$@"; do
-  if [[ $tool == moto ]]; then
-    python_tool moto
+  if [[ $tool == moto || $tool == airflow ]]; then
+    python_tool "$tool"
     continue
   fi
   path=$(package "$tool")

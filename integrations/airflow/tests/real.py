@@ -16,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from coiled_jobs_airflow.cli import _end_with_parent, _prctl
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -98,6 +100,7 @@ class Airflow:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=_end_with_parent if _prctl is not None else None,  # when the tests are killed
         )
 
     def kill(self, name: str) -> None:
@@ -216,6 +219,11 @@ class DagRun:
             until(f"the items of {self.dag} begin", lambda: self.begun() == [0, 1, 2])
         except AssertionError as e:
             raise AssertionError(f"{e}\n{self.log()}") from e
+
+    def is_followed(self) -> None:
+        """Wait until the triggerer runs the trigger of the task."""
+        line, log = f"trigger {self.dag}/{self.run}/run/", self.airflow.home / "triggerer.log"
+        until(f"the triggerer follows {self.dag}", lambda: line in log.read_text())
 
     def go(self) -> None:
         """Let the items end."""

@@ -149,6 +149,30 @@ def test_timeout_with_another_try_leaves_the_run(started: dict[str, DagRun]) -> 
     assert len(run.jobs()) == 1
 
 
+def test_mark_failed_cancels_deferred(started: dict[str, DagRun]) -> None:
+    run = started["deferred_killed"]
+    run.reaches("deferred")
+    run.all_begin()
+    run.is_followed()
+    run.mark("failed")
+    until("the run is cancelled", lambda: run.status() == "cancelled", 40)
+    run.leaves_nothing()
+
+
+def test_clear_deferred_goes_on_in_the_same_run(started: dict[str, DagRun]) -> None:
+    run = started["deferred_cleared"]
+    run.reaches("deferred")
+    run.all_begin()
+    run.is_followed()
+    run.clear()
+    until("the task is tried again", lambda: run.ti()["try_number"] == 2)
+    run.go()
+    run.reaches("success")
+    assert len(run.jobs()) == 1
+    assert run.xcom("status") == "succeeded"
+    run.leaves_nothing()
+
+
 def test_deferred(started: dict[str, DagRun]) -> None:
     """A triggerer is killed and another one started: the run does not notice."""
     run = started["deferred"]
@@ -166,26 +190,4 @@ def test_deferred(started: dict[str, DagRun]) -> None:
     assert run.xcom("return_value", "wait")["run"] == run.xcom("run")
     assert run.begun() == [0, 1, 2]
     assert "item 1 says hello" in run.log()
-    run.leaves_nothing()
-
-
-def test_mark_failed_cancels_deferred(started: dict[str, DagRun]) -> None:
-    run = started["deferred_killed"]
-    run.reaches("deferred")
-    run.all_begin()
-    run.mark("failed")
-    until("the run is cancelled", lambda: run.status() == "cancelled", 40)
-    run.leaves_nothing()
-
-
-def test_clear_deferred_goes_on_in_the_same_run(started: dict[str, DagRun]) -> None:
-    run = started["deferred_cleared"]
-    run.reaches("deferred")
-    run.all_begin()
-    run.clear()
-    until("the task is tried again", lambda: run.ti()["try_number"] == 2)
-    run.go()
-    run.reaches("success")
-    assert len(run.jobs()) == 1
-    assert run.xcom("status") == "succeeded"
     run.leaves_nothing()

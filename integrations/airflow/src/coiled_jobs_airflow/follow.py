@@ -101,6 +101,8 @@ class Follower:
     def _start(self, *args: str, **kwargs: Any) -> subprocess.Popen[bytes]:
         child = self.program.popen(*args, tied=True, **kwargs)
         self._children.append(child)
+        if self.stopped:  # between the two lines before
+            child.terminate()
         return child
 
 

@@ -71,21 +71,21 @@ class CoiledJobsTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look at the run until there is something to tell."""
-        program: CoiledJobs | None = None
         try:
-            program = await sync_to_async(
-                CoiledJobsHook(self.coiled_jobs_conn_id, store=self.store).get_conn
-            )()
-            yield TriggerEvent(await self._follow(program))
+            yield TriggerEvent(await self._follow(await self._program()))
         except asyncio.CancelledError:
-            if self.cancel and self.run_ref and program is not None and await self._left_by_task():
+            if self.cancel and self.run_ref and await self._left_by_task():
                 self.log.info("the task is not waiting any more: cancelling run %s", self.run_ref)
+                program = await self._program()
                 # Waiting for its end is not this process's business.
                 await asyncio.get_running_loop().run_in_executor(None, program.cancel, self.run_ref, 4.0)
             raise
         except Exception as e:
             self.log.exception("cannot follow run %s", self.run_ref or self.key)
             yield TriggerEvent({"run": self.run_ref, "error": f"{type(e).__name__}: {e}"})
+
+    async def _program(self) -> CoiledJobs:
+        return await sync_to_async(CoiledJobsHook(self.coiled_jobs_conn_id, store=self.store).get_conn)()
 
     async def _follow(self, program: CoiledJobs) -> dict[str, Any]:
         failures, shown = 0, ""
