@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -285,14 +286,18 @@ func (g *githubStep) apply(ctx context.Context) error {
 	}
 	ask := &applyOptions{app: a, ApplyOptions: o, yes: true}
 	o.Confirm = func(q *engine.Quote) error { return ask.ask(ctx, e, p, q) }
-	m := memory{Store: e.Store.URL(), Key: o.Key}
+	m := memory{Store: e.Store.URL(), Key: o.Key, Shared: g.input("key") != "", Began: time.Now()}
 	g.remember(m)
 	h, err := e.Apply(ctx, p, o)
 	if err != nil {
+		if code, _ := exitCode(ctx, err); code == exitUsage {
+			m.Told = true // nothing was begun; a run with this key is not this one
+			g.remember(m)
+		}
 		return err
 	}
 	m.Run = h.Run
-	m.Others = h.Elsewhere() && g.input("key") != ""
+	m.Others = h.Elsewhere() && m.Shared
 	g.remember(m)
 	if o.Detach {
 		r := h.Snapshot()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
+	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/github"
 )
 
@@ -56,11 +57,13 @@ func appendFile(path, text string) error {
 
 // memory is what the clean-up of a step must know of it.
 type memory struct {
-	Store  string `json:"store"`
-	Key    string `json:"key"`    // finds the run where Run was not known yet
-	Run    string `json:"run"`    //
-	Others bool   `json:"others"` // it was going on before, and the key is one that others may use too
-	Told   bool   `json:"told"`   // its end, or that it goes on by itself, is in the outputs
+	Store  string    `json:"store"`
+	Key    string    `json:"key"`    // finds the run where Run was not known yet
+	Shared bool      `json:"shared"` // the key is one that others may use too
+	Began  time.Time `json:"began"`
+	Run    string    `json:"run"`
+	Others bool      `json:"others"` // it was going on before, in other hands
+	Told   bool      `json:"told"`   // its end, or that it goes on by itself, is in the outputs; or nothing began
 }
 
 func (g *githubStep) remember(m memory) {
@@ -121,6 +124,13 @@ func (g *githubStep) cleanup(ctx context.Context) error {
 		}
 		if err != nil {
 			return err
+		}
+		hd, err := executor.LoadHeader(ctx, e.Store, m.Run)
+		if err != nil {
+			return err
+		}
+		if m.Shared && hd.Created.Before(m.Began) {
+			return nil // of somebody before
 		}
 	}
 	r, err := e.Cancel(ctx, m.Run, cleanupWait)

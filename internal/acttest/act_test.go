@@ -225,6 +225,50 @@ functions:
 	}
 }
 
+// A later job, in another workspace, collects what an earlier one ran: its state,
+// its summary, its outputs.
+func TestCollect(t *testing.T) {
+	t.Parallel()
+	r := open(t, map[string]string{"w.yml": `on: push
+jobs:
+  start:
+    runs-on: ubuntu-latest
+    outputs: {run: "${{ steps.jobs.outputs.run }}", store: "${{ steps.jobs.outputs.store }}"}
+    steps:
+      - uses: actions/checkout@v4
+      - id: jobs
+        uses: coiled-jobs/coiled-jobs@main
+        with: {working-directory: sub, outputs: false}
+      - run: rm -rf "$PWD/sub"
+  collect:
+    needs: start
+    runs-on: ubuntu-latest
+    steps:
+      - id: jobs
+        uses: coiled-jobs/coiled-jobs@main
+        env: {XDG_STATE_HOME: "${{ env.OUT }}/other-runner", COILED_JOBS_STORE: ""}
+        with:
+          command: wait
+          run: ${{ needs.start.outputs.run }}
+          store: ${{ needs.start.outputs.store }}
+      - run: cp made.txt "$OUT/collected"
+` + tell, "sub/pipeline.yaml": `name: collected
+functions:
+  make: {run: echo here >made.txt, outputs: [made.txt]}
+`})
+	l := r.run("push").want(t, true)
+	if got := r.read("collected"); got != "here\n" {
+		t.Errorf("collected %q", got)
+	}
+	runs := r.runs()
+	if o := r.outputs(); len(runs) != 1 || o[0] != runs[0][0] || o[1] != "succeeded" {
+		t.Errorf("outputs %q, runs %v", o, runs)
+	}
+	if len(l.summaries) == 0 || !strings.Contains(l.summaries[len(l.summaries)-1], "collected succeeded") {
+		t.Errorf("summaries %q", l.summaries)
+	}
+}
+
 // Two uses in a job and the legs of a matrix are runs of their own, though all
 // have the same file.
 func TestStepsAndLegs(t *testing.T) {

@@ -3,7 +3,9 @@
 package acttest
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -188,7 +190,7 @@ func TestSignals(t *testing.T) {
 // step that joined it leaves it alone.
 func TestJoinedIsLeft(t *testing.T) {
 	t.Parallel()
-	r := open(t, map[string]string{"w.yml": workflow("push", "          file: pipeline.yaml\n"), "pipeline.yaml": slow})
+	r := open(t, map[string]string{"w.yml": workflow("push", "          file: pipeline.yaml\n"), "pipeline.yaml": "params: {pace: 1}\n" + slow})
 	first := r.step("run", filepath.Join(r.out, "step-1"), "INPUT_KEY=nightly")
 	if err := first.Start(); err != nil {
 		t.Fatal(err)
@@ -220,6 +222,26 @@ func TestJoinedIsLeft(t *testing.T) {
 	if runs := r.runs(); len(runs) != 1 || runs[0][1] != "running" {
 		t.Errorf("runs %v, want the one that was there, running", runs)
 	}
+	// Nor does a step whose parameters do not fit that key take it for its own.
+	file = filepath.Join(r.out, "step-misfit")
+	text, err = r.step("run", file, "INPUT_KEY=nightly", "INPUT_PARAMS=pace=2").CombinedOutput()
+	if err == nil || !strings.Contains(string(text), "which is not the same") {
+		t.Errorf("%v %s", err, text)
+	}
+	if text, err := r.step("cleanup", file).CombinedOutput(); err != nil || len(text) > 0 {
+		t.Errorf("%v %s", err, text)
+	}
+	// Killed before it knew its run: that of the key is of somebody before.
+	b := fmt.Sprintf(`{"store":%q,"key":"nightly","shared":true,"began":"2999-01-01T00:00:00Z"}`, r.store)
+	if err := os.WriteFile(file, []byte(b), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := r.step("cleanup", file).CombinedOutput(); err != nil || len(text) > 0 {
+		t.Errorf("%v %s", err, text)
+	}
+	if runs := r.runs(); len(runs) != 1 || runs[0][1] != "running" {
+		t.Errorf("runs %v, want the one that was there, running", runs)
+	}
 	// The command cancel ends it, by its key.
 	text, err = r.step("run", filepath.Join(r.out, "step-3"), "INPUT_COMMAND=cancel", "INPUT_KEY=nightly").CombinedOutput()
 	if err != nil {
@@ -235,5 +257,46 @@ func TestJoinedIsLeft(t *testing.T) {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 130 || !strings.Contains(string(text), "cancelled: 4 tasks") {
 		t.Errorf("%v %s", err, text)
+	}
+}
+
+// A step that was killed before it could note its run is found by the key.
+func TestKilledEarly(t *testing.T) {
+	t.Parallel()
+	r := open(t, map[string]string{"w.yml": workflow("push", "          file: pipeline.yaml\n"), "pipeline.yaml": slow})
+	file := filepath.Join(r.out, "step")
+	cmd := r.step("run", file)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	pids := r.started(ended)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	gone(t, pids)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var note map[string]any
+	if err := json.Unmarshal(text, &note); err != nil {
+		t.Fatal(err)
+	}
+	run := note["run"]
+	note["run"] = ""
+	if text, err = json.Marshal(note); err == nil {
+		err = os.WriteFile(file, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text, err := r.step("cleanup", file).CombinedOutput(); err != nil || !strings.Contains(string(text), "cancelled: 4 tasks") {
+		t.Errorf("%v %s", err, text)
+	}
+	if runs := r.runs(); len(runs) != 1 || runs[0] != [2]string{run.(string), "cancelled"} {
+		t.Errorf("runs %v, want %v, cancelled", runs, run)
 	}
 }
