@@ -34,7 +34,8 @@ type AWS struct {
 	Publish func(ctx context.Context, store cloud.Store, arch string) (Program, error)
 	// PutSecrets keeps values for a run outside of its store and gives what
 	// machines find them by ("ssm:/..."), by name. DeleteSecrets removes them.
-	PutSecrets    func(ctx context.Context, region, run string, values map[string]string) (map[string]string, error)
+	// The URL of that store is noted with them, for whoever cleans up.
+	PutSecrets    func(ctx context.Context, region, run, store string, values map[string]string) (map[string]string, error)
 	DeleteSecrets func(ctx context.Context, region, run string) error
 	// Secret resolves such a reference.
 	Secret func(ctx context.Context, region, ref string) (string, error)
@@ -49,9 +50,10 @@ type AWS struct {
 	Identity func(ctx context.Context) (cloud.Machine, bool)
 }
 
-// QueueTags say whose a queue is, for whoever divides a bill.
+// QueueTags say whose a queue is, for whoever divides a bill or cleans up.
 type QueueTags struct {
 	Pipeline, Owner string
+	Store           string            // URL of the run's
 	Tags            map[string]string // of the file
 }
 

@@ -273,7 +273,7 @@ func (e *Engine) settle(ctx context.Context, h *executor.Header, p *spec.Pipelin
 func (e *Engine) keepSecrets(ctx context.Context, run string, rec *fleetRecord, c *cargo) (secrets, envFile map[string]string, err error) {
 	refs := map[string]string{}
 	if len(c.values) > 0 {
-		if refs, err = e.AWS.PutSecrets(ctx, rec.Region, run, c.values); err != nil {
+		if refs, err = e.AWS.PutSecrets(ctx, rec.Region, run, e.Store.URL(), c.values); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -72,7 +72,7 @@ func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 	f.fleet = fleet.New(fleet.Config{
 		Run: h.Run, Epoch: s.coord.Epoch, Store: e.Store, Machines: f.machines, Coordinator: s.coord,
 		OpenQueue: func(ctx context.Context, name string) (fleet.Queue, error) {
-			return e.AWS.OpenQueue(ctx, rec.Region, h.Run, name, QueueTags{h.Pipeline, h.Owner, rec.Kinds[0].Hardware.Tags})
+			return e.AWS.OpenQueue(ctx, rec.Region, h.Run, name, QueueTags{h.Pipeline, h.Owner, e.Store.URL(), rec.Kinds[0].Hardware.Tags})
 		},
 		JoinQueue: func(ctx context.Context, url string) (cloud.Queue, error) { return e.AWS.JoinQueue(ctx, url) },
 		Kinds:     kinds, Larger: func(ctx context.Context, fn string, memory int64) (fleet.Kind, error) {

@@ -306,7 +306,7 @@ func (c *fakeCloud) aws(dead *atomic.Bool) *AWS {
 			return m, nil
 		},
 		OpenQueue: func(_ context.Context, region, run, name string, tags QueueTags) (Queue, error) {
-			if tags.Pipeline == "" || tags.Owner == "" {
+			if tags.Pipeline == "" || tags.Owner == "" || tags.Store != c.store.url {
 				return nil, fmt.Errorf("nobody could tell whose the queue %s is: %+v", name, tags)
 			}
 			c.mu.Lock()
@@ -333,7 +333,10 @@ func (c *fakeCloud) aws(dead *atomic.Bool) *AWS {
 		Publish: func(_ context.Context, _ cloud.Store, arch string) (Program, error) {
 			return Program{SHA256: "agent-" + arch}, nil
 		},
-		PutSecrets: func(_ context.Context, _, run string, values map[string]string) (map[string]string, error) {
+		PutSecrets: func(_ context.Context, _, run, store string, values map[string]string) (map[string]string, error) {
+			if store != c.store.url {
+				c.t.Errorf("secrets of a run in %q", store)
+			}
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			refs := map[string]string{}

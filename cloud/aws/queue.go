@@ -96,6 +96,9 @@ type QueueOptions struct {
 	// goes on afterwards starts sooner if Kind differs.
 	Kind   string
 	Region string // empty: the configured one
+	// Store is where the run is; it is noted with the queue, so that a clean-up
+	// can ask whether the run is over.
+	Store string
 	// Tags are put on the queue, beside the run's.
 	Tags map[string]string
 }
@@ -136,6 +139,9 @@ func openQueue(ctx context.Context, api sqsAPI, o QueueOptions) (*Queue, error) 
 	name := queueName(o.Run, o.Kind)
 	tags := map[string]string{tagRun: o.Run}
 	maps.Copy(tags, o.Tags)
+	if o.Store != "" && tagValue.MatchString(o.Store) {
+		tags[tagStore] = o.Store
+	}
 	in := &sqs.CreateQueueInput{QueueName: &name, Tags: tags, Attributes: map[string]string{
 		string(types.QueueAttributeNameVisibilityTimeout):             wholeSeconds(hidden),
 		string(types.QueueAttributeNameMessageRetentionPeriod):        wholeSeconds(retention),

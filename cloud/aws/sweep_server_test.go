@@ -40,7 +40,7 @@ func TestSweepServer(t *testing.T) {
 		for _, x := range got {
 			ids[run] = append(ids[run], x.ID)
 		}
-		if _, err := OpenQueue(ctx, QueueOptions{Run: run, Kind: "m-1", Tags: map[string]string{tagStore: "s3://team/" + run}}); err != nil {
+		if _, err := OpenQueue(ctx, QueueOptions{Run: run, Kind: "m-1", Store: "s3://team/" + run}); err != nil {
 			t.Fatal(err)
 		}
 		secrets.Store = "s3://team/" + run

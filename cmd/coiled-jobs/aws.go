@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -157,7 +158,7 @@ func (in intents) recall(ctx context.Context, token string) ([]aws.Intent, error
 }
 
 func (r *rented) openQueue(ctx context.Context, region, run, name string, t engine.QueueTags) (engine.Queue, error) {
-	q, err := aws.OpenQueue(ctx, aws.QueueOptions{Run: run, Kind: name, Region: region, Tags: aws.Tags(t.Tags, t.Pipeline, t.Owner)})
+	q, err := aws.OpenQueue(ctx, aws.QueueOptions{Run: run, Kind: name, Region: region, Store: t.Store, Tags: aws.Tags(t.Tags, t.Pipeline, t.Owner)})
 	if err != nil {
 		return nil, err
 	}
@@ -200,8 +201,32 @@ func (r *rented) publish(ctx context.Context, store cloud.Store, arch string) (e
 	if state, err := r.a.stateDir(); err == nil {
 		find.Cache = filepath.Join(state, "agent")
 	}
-	url, sum, err := aws.PublishAgent(ctx, bucket, buildVersion(), arch,
-		func(ctx context.Context) (io.ReadCloser, error) { return find.Open(ctx, arch) })
+	known := digests{filepath.Join(find.Cache, "digests.json")}
+	file := statOf(find.First(arch))
+	if digest := known.of(file); digest != "" {
+		// What was there once may have been removed since.
+		if url, sum, ok, err := aws.PublishedAgent(ctx, bucket, buildVersion(), arch, digest); ok || err != nil {
+			return engine.Program{URL: url, SHA256: sum}, err
+		}
+	}
+	digest := ""
+	url, sum, err := aws.PublishAgent(ctx, bucket, buildVersion(), arch, func(ctx context.Context) (io.ReadCloser, error) {
+		r, err := find.Open(ctx, arch)
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		b, err := io.ReadAll(r)
+		if err != nil {
+			return nil, err
+		}
+		h := sha256.Sum256(b)
+		digest = hex.EncodeToString(h[:])
+		return io.NopCloser(bytes.NewReader(b)), nil
+	})
+	if err == nil && find.Cache != "" && file.is(digest) {
+		known.note(file, digest)
+	}
 	return engine.Program{URL: url, SHA256: sum}, err
 }
 
@@ -218,12 +243,14 @@ func (r *rented) open(ctx context.Context, region string) (*aws.Secrets, error) 
 	return s, err
 }
 
-func (r *rented) putSecrets(ctx context.Context, region, run string, values map[string]string) (map[string]string, error) {
+func (r *rented) putSecrets(ctx context.Context, region, run, store string, values map[string]string) (map[string]string, error) {
 	s, err := r.open(ctx, region)
 	if err != nil {
 		return nil, err
 	}
-	return s.PutSecrets(ctx, run, values)
+	noted := *s
+	noted.Store = store
+	return noted.PutSecrets(ctx, run, values)
 }
 
 func (r *rented) deleteSecrets(ctx context.Context, region, run string) error {
