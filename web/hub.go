@@ -231,14 +231,19 @@ func (w *watched) watch(ctx context.Context) (stop func()) {
 	}
 }
 
+// slower is how much longer each watcher makes the others wait: what is shown
+// to hundreds need not be shown to them twice a second.
+const slower = 5 * time.Millisecond
+
 // poll looks at the run while somebody watches it and it may change. It ends
 // by itself.
 func (w *watched) poll(ctx context.Context) {
-	t := time.NewTicker(w.hub.every)
+	t := time.NewTimer(w.hub.every)
 	defer t.Stop()
 	for range t.C {
 		w.mu.Lock()
-		if w.watchers == 0 {
+		watchers := w.watchers
+		if watchers == 0 {
 			w.polling = false
 			w.mu.Unlock()
 			return
@@ -247,5 +252,6 @@ func (w *watched) poll(ctx context.Context) {
 		// A store that is away for a while is asked again; the page shows what
 		// was known last.
 		_ = w.look(ctx, true)
+		t.Reset(w.hub.every + time.Duration(watchers)*slower)
 	}
 }
