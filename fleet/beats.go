@@ -143,6 +143,9 @@ func (f *Fleet) beatSeen(r beatRead, now time.Time) {
 		m.kind = s.kindNamed(b.Kind)
 	}
 	m.Type, m.Zone, m.Spot = orText(m.Type, b.Type), orText(m.Zone, b.Zone), m.Spot || b.Spot
+	if m.noBeats && m.missing >= vanished && !m.confirmed {
+		f.lives(m, now)
+	}
 	switch {
 	case b.State == wire.StateGone:
 		if m.phase != left {

@@ -25,6 +25,8 @@ type owner struct {
 	changed []task.Machine
 	lost    [][]string
 	folded  []string // "<machine>/<session> <n>", in order
+	held    []cloud.Range
+	open    bool // Held was called
 	limit   string
 	done    bool
 	err     error
@@ -43,7 +45,7 @@ func (o *owner) Demand() []task.Demand {
 }
 func (o *owner) StoppedFunctions() []string     { return nil }
 func (o *owner) Folded() map[string]int         { return nil }
-func (o *owner) Held([]cloud.Range)             {}
+func (o *owner) Held(r []cloud.Range)           { o.note(func() { o.held, o.open = r, true }) }
 func (o *owner) CapacityChanged()               {}
 func (o *owner) Lost(_, _ string, ids []string) { o.note(func() { o.lost = append(o.lost, ids) }) }
 func (o *owner) MachineChanged(m task.Machine)  { o.note(func() { o.changed = append(o.changed, m) }) }
@@ -75,7 +77,11 @@ func control(t *testing.T, store cloud.Store) wire.Control {
 }
 
 func begin(store cloud.Store, machines cloud.Machines, o *owner) *Fleet {
-	f := New(Config{Run: "r", Epoch: func() int { return 1 }, Store: store, Machines: machines, Coordinator: o,
+	return beginAs(1, store, machines, o)
+}
+
+func beginAs(epoch int, store cloud.Store, machines cloud.Machines, o *owner) *Fleet {
+	f := New(Config{Run: "r", Epoch: func() int { return epoch }, Store: store, Machines: machines, Coordinator: o,
 		OpenQueue: func(_ context.Context, name string) (Queue, error) { return named{cloudtest.NewQueue(), name}, nil },
 		Kinds:     []Kind{{Name: "k", Functions: []string{"f"}, Max: 3}}})
 	f.Start(context.Background())
@@ -309,6 +315,61 @@ func TestCutOffAfterReport(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestUntaggedMachine: a machine that came by invitation, and does not carry the
+// name of the run, is kept by the next coordinator. One whose heartbeats ended
+// long ago is not waited for.
+func TestUntaggedMachine(t *testing.T) {
+	t.Parallel()
+	for _, dead := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			store := cloudtest.NewStore()
+			put := func(key string, v any) {
+				b, _ := json.Marshal(v)
+				if err := store.Put(t.Context(), key, b); err != nil {
+					t.Fatal(err)
+				}
+			}
+			put(wire.ControlKey("r"), wire.Control{Epoch: 1, Until: time.Now().Add(10 * time.Minute)})
+			r := cloud.Range{Run: "r", Function: "f", From: 0, To: 1, Attempt: 1, ID: "1-1"}
+			beat := wire.Beat{Machine: "i-warm", Session: 1, Kind: "k", Seq: 7, Epoch: 1, At: time.Now(), State: wire.StateWorking, Slots: 1, Held: []cloud.Range{r}}
+			if dead {
+				beat.At = beat.At.Add(-5 * time.Minute)
+			}
+			put(wire.BeatKey("r", "i-warm"), beat)
+			o := &owner{}
+			f := beginAs(2, store, cloudtest.NewFleet(&cloudtest.Region{}), o)
+			time.Sleep(20 * time.Second)
+			o.note(func() {
+				if o.open != dead {
+					t.Errorf("dead %v: work is handed out: %v", dead, o.open)
+				}
+			})
+			for range 10 {
+				if !dead {
+					beat.Epoch, beat.At = 2, time.Now()
+					beat.Seq++
+					put(wire.BeatKey("r", "i-warm"), beat)
+				}
+				time.Sleep(20 * time.Second)
+			}
+			o.note(func() {
+				if want := map[bool]int{false: 1, true: 0}[dead]; !o.open || len(o.held) != want {
+					t.Errorf("dead %v: held %v", dead, o.held)
+				}
+			})
+			if m := f.Machines(); len(m) != 1 || (m[0].State == "ended") != dead {
+				t.Errorf("dead %v: %+v", dead, m)
+			}
+			if lost := control(t, store).Lost; len(lost) > 0 != dead {
+				t.Errorf("dead %v: lost %v", dead, lost)
+			}
+			if _, err := f.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // TestBootFails: a machine that leaves its log ends the run within seconds of

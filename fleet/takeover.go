@@ -204,7 +204,7 @@ func (f *Fleet) found(alive map[string]cloud.Machine, beats []string, folded map
 			if !open && slices.ContainsFunc(s.limits.Past, func(p task.Machine) bool { return p.ID == id }) {
 				continue
 			}
-			m = &machine{Machine: p, endedBy: by, missing: vanished, confirmed: true, phase: working, seen: time.Now()}
+			m = &machine{Machine: p, endedBy: by, missing: vanished, phase: working, seen: time.Now()}
 			if !open { // launched, but never recorded
 				m.ID, m.Joined = id, time.Now()
 			}
@@ -227,6 +227,27 @@ func (f *Fleet) found(alive map[string]cloud.Machine, beats []string, folded map
 			m.known = max(m.known, n)
 		}
 	}
+}
+
+// lives decides whether a machine that the cloud does not show for the run is
+// there all the same, by its first heartbeat that this coordinator reads. Only
+// the loop calls it.
+func (f *Fleet) lives(m *machine, now time.Time) {
+	if now.Sub(m.beat.At) > wire.Silence || m.beat.State == wire.StateGone {
+		m.confirmed = true
+		return
+	}
+	// It must answer like the others.
+	m.missing, m.endedBy = 0, time.Time{}
+	if m.kind != nil {
+		m.Kind = m.kind.Name
+	}
+	if m.Price == 0 {
+		m.Price = f.s.priceOf(m)
+	}
+	m.Slots = m.slots
+	rec := m.Machine
+	f.run(func() { f.cfg.Coordinator.MachineChanged(rec) })
 }
 
 // helloWithin is how long it can take at most from a machine's first reading of
