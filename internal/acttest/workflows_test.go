@@ -37,6 +37,29 @@ func TestActionlint(t *testing.T) {
 	}
 }
 
+// The workflow that docs/github-actions.md begins with is one, and runs.
+func TestDocumentedWorkflow(t *testing.T) {
+	t.Parallel()
+	b, err := os.ReadFile(filepath.Join(root(t), "docs", "github-actions.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := func(language, begin string) string {
+		m := regexp.MustCompile("(?s)```" + language + "\n(" + begin + ".*?)```").FindSubmatch(b)
+		if m == nil {
+			t.Fatalf("no %s that begins with %s", language, begin)
+		}
+		return string(m[1])
+	}
+	r := open(t, map[string]string{"w.yml": block("yml", "on:"), "pipeline.yaml": block("yaml", "name:"), "README.md": "two words\n", "docs/more.md": "x\n"})
+	r.flags = []string{"--local-repository", "coiled-jobs/coiled-jobs@v1=" + shared.action}
+	r.run("push").want(t, true).has(t, "succeeded: 2 tasks, ")
+	lint := exec.CommandContext(t.Context(), tool(t, "actionlint"), "-no-color", "-shellcheck=", "-pyflakes=", filepath.Join(r.dir, ".github", "workflows", "w.yml"))
+	if out, err := lint.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 var pinned = regexp.MustCompile(`^[a-z-]+/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+$`)
 
 // Other people's actions are pinned, ours gets inputs that it has, and none is
