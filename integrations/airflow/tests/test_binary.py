@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from coiled_jobs_airflow.operator import cancel_what_is_left
 from tests.conftest import connect, context
 from tests.real import processes, until
 from tests.test_operator import execute, make
+from tests.test_package import examples
 from tests.test_trigger import fire, sensor
 from tests.test_trigger import make as make_trigger
 
@@ -172,3 +174,27 @@ def test_lost_for_good(place: Place) -> None:
     assert place.runs()[0]["status"] == "running"
     cancel_what_is_left({**context(try_number=2, max_tries=1), "task": op})
     assert place.runs()[0]["status"] == "cancelled"
+
+
+def test_without_the_package(place: Place, binary: str, tmp_path: Path) -> None:
+    """The recipe with a BashOperator, as the examples have it: a second try repeats nothing."""
+    bag = examples()
+    recipe = bag.dags["coiled_jobs_plain"].get_task("count")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "coiled-jobs").symlink_to(binary)
+    day = "it's $(touch x)"
+    env = {
+        **os.environ,
+        **recipe.env,
+        "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+        "COILED_JOBS_STORE": str(tmp_path / "store"),
+        "FILE": str(Path(bag.dag_folder) / "pipeline.yaml"),
+        "DAY": day,
+    }
+    for _ in range(2):
+        out = subprocess.run(["bash", "-c", recipe.bash_command], env=env, check=True, stdout=subprocess.PIPE)
+        assert json.loads(out.stdout)["status"] == "succeeded"
+    (r,) = place.runs()
+    program = CoiledJobsHook().get_conn()
+    assert f"counting shard 3 of {day}" in program.call("logs", r["run"])
+    assert program.results(r["run"], "report", 100) == ["60"]

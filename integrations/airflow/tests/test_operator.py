@@ -21,9 +21,11 @@ from tests.conftest import TI, Fake, connect, context, state
 
 try:
     from airflow.sdk import DAG
-    from airflow.sdk.exceptions import TaskDeferred
 except ImportError:
     from airflow import DAG
+try:
+    from airflow.sdk.exceptions import TaskDeferred
+except ImportError:
     from airflow.exceptions import TaskDeferred
 
 

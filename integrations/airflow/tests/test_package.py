@@ -6,6 +6,7 @@ import json
 import os
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,16 +78,20 @@ def test_provider_info() -> None:
     assert "coiled_jobs_airflow.link.CoiledJobsLink" in ProvidersManager().extra_links_class_names
 
 
-def test_examples() -> None:
-    """The examples load, and can be stored as Airflow stores DAGs."""
+def examples() -> Any:
+    """Load the example DAGs."""
     try:
         from airflow.dag_processing.dagbag import DagBag
     except ImportError:
         from airflow.models import DagBag
+    return DagBag(str(Path(__file__).parent.parent / "examples"), include_examples=False)
+
+
+def test_examples() -> None:
+    """They load, and can be stored as Airflow stores DAGs."""
     from airflow.serialization.serialized_objects import SerializedDAG
 
-    folder = Path(__file__).parent.parent / "examples"
-    bag = DagBag(str(folder), include_examples=False)
+    bag = examples()
     assert not bag.import_errors
     assert sorted(bag.dags) == ["coiled_jobs_example", "coiled_jobs_mapped", "coiled_jobs_plain"]
     for dag in bag.dags.values():

@@ -174,7 +174,7 @@ class CoiledJobs:
         return values
 
 
-def _document(command: str, text: str) -> State:
+def _document(command: str, text: str) -> Any:
     """Read the JSON that a command gave."""
     try:
         return json.loads(text)
