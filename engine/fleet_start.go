@@ -19,9 +19,10 @@ func (e *Engine) startFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 	if err := e.checkAWS(); err != nil {
 		return nil, err
 	}
-	// An old request to cancel is not meant for what begins now.
-	if err := e.Store.Delete(ctx, executor.CancelKey(h.Run)); err != nil {
-		return nil, err
+	if c == nil { // an old request to cancel is not meant for what begins now
+		if err := e.Store.Delete(ctx, executor.CancelKey(h.Run)); err != nil {
+			return nil, err
+		}
 	}
 	rec, err := e.outfit(ctx, h, p, o, begin, c)
 	if err != nil {

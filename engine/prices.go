@@ -41,10 +41,21 @@ func newPriceBook(rec *fleetRecord) *priceBook {
 	return b
 }
 
+// pricesAfter is how long prices are not looked at after the start: what they
+// were when machines were chosen is good, and the cloud has these to launch.
+const pricesAfter = 10 * time.Second
+
 // follow keeps the prices up to date until ctx ends.
 func (b *priceBook) follow(ctx context.Context, read func(ctx context.Context, region string) (*hardware.Catalogue, error)) {
 	if read == nil {
 		return
+	}
+	first := time.NewTimer(pricesAfter)
+	defer first.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-first.C:
 	}
 	t := time.NewTicker(pricesEvery)
 	defer t.Stop()

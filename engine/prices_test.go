@@ -98,12 +98,16 @@ func TestPricesAreFollowed(t *testing.T) {
 			}
 			return nil, errors.New("no answer")
 		})
-		for _, want := range []float64{2, 3, 3} {
+		for _, want := range []float64{1, 2, 3, 3} {
 			synctest.Wait()
 			if !near(price("east-1a", true), all(want)) {
 				t.Errorf("$%f, want $%f", price("east-1a", true), all(want))
 			}
-			time.Sleep(pricesEvery)
+			if want == 1 { // not while the first machines are asked for
+				time.Sleep(pricesAfter)
+			} else {
+				time.Sleep(pricesEvery)
+			}
 		}
 		stop()
 		synctest.Wait()

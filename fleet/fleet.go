@@ -370,8 +370,12 @@ func (f *Fleet) writeControl(c wire.Control) {
 	s.writing = true
 	after := f.after
 	f.after = nil
+	look := s.written.Epoch > 0 // else it was read just before
 	f.run(func() {
-		err := f.superseded(f.ctx)
+		var err error
+		if look {
+			err = f.superseded(f.ctx)
+		}
 		if err == nil {
 			err = putJSON(f.ctx, f.cfg.Store, wire.ControlKey(f.cfg.Run), c)
 		}

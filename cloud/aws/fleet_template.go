@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -11,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -63,12 +65,14 @@ func (l *launch) prepare(ctx context.Context) error {
 	}
 	m.setup.Lock()
 	defer m.setup.Unlock()
-	img, err := m.image(ctx, t)
-	if err != nil {
-		return err
-	}
-	net, err := m.network(ctx, t, l.spec.Run)
-	if err != nil {
+	var img image
+	var net network
+	var errs [2]error
+	var both sync.WaitGroup
+	both.Go(func() { img, errs[0] = m.image(ctx, t) })
+	both.Go(func() { net, errs[1] = m.network(ctx, t, l.spec.Run) })
+	both.Wait()
+	if err := cmp.Or(errs[0], errs[1]); err != nil {
 		return err
 	}
 	for _, x := range l.spec.Types[:min(len(l.spec.Types), maxTypes)] {
@@ -83,6 +87,7 @@ func (l *launch) prepare(ctx context.Context) error {
 	shared := tagsOf(l.spec, t)
 	l.tags = maps.Clone(shared)
 	l.tags[tagLaunch] = l.launchTag
+	var err error
 	if l.template, err = newTemplate(l.spec, t, img, net.group, shared); err != nil {
 		return err
 	}
@@ -194,7 +199,7 @@ func (m *Machines) ensureTemplateLocked(ctx context.Context, t *template) error 
 // 2023: the one that boots fastest.
 const imageParameters = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-"
 
-// image finds out the AMI, once. The caller holds setup.
+// image finds out the AMI, once. The caller holds setup; network may run beside.
 func (m *Machines) image(ctx context.Context, t Template) (image, error) {
 	key := t.Image + " " + t.Arch
 	if img, ok := m.images[key]; ok {
@@ -237,7 +242,8 @@ func (m *Machines) image(ctx context.Context, t Template) (image, error) {
 	return img, nil
 }
 
-// network finds out where machines go, once. The caller holds setup.
+// network finds out where machines go, once. The caller holds setup; image may
+// run beside.
 func (m *Machines) network(ctx context.Context, t Template, run string) (network, error) {
 	key := strings.Join(t.Subnets, " ") + "|" + t.SecurityGroup
 	if n, ok := m.nets[key]; ok {

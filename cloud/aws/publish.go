@@ -59,8 +59,7 @@ func PublishAgent(ctx context.Context, store *Store, version, arch string, open 
 		return "", "", &cloud.Error{Op: "publish", Resource: "agent for linux/" + arch, Kind: cloud.KindInvalid, Err: err}
 	}
 	digest := hexSum(program)
-	// The hash tells contents apart: a version that was built again is another.
-	key := agentPrefix + keyPart(version) + "-" + digest[:16] + "/linux-" + arch
+	key := agentKey(version, arch, digest)
 	note, err := readNote(ctx, store, key, digest)
 	if cloud.KindOf(err) == cloud.KindNotFound {
 		note, err = uploadAgent(ctx, store, key, digest, program)
@@ -70,6 +69,30 @@ func PublishAgent(ctx context.Context, store *Store, version, arch string, open 
 	}
 	url, err = store.ObjectURL(ctx, key+".gz")
 	return url, note.SHA256, err
+}
+
+// PublishedAgent finds a program that was published, by the hash of its content;
+// false if it was not.
+func PublishedAgent(ctx context.Context, store *Store, version, arch, digest string) (url, sum string, ok bool, err error) {
+	if arch, err = AgentArch(arch); err != nil {
+		return "", "", false, err
+	}
+	key := agentKey(version, arch, digest)
+	note, err := readNote(ctx, store, key, digest)
+	if cloud.KindOf(err) == cloud.KindNotFound {
+		return "", "", false, nil
+	}
+	if err != nil {
+		return "", "", false, err
+	}
+	url, err = store.ObjectURL(ctx, key+".gz")
+	return url, note.SHA256, err == nil, err
+}
+
+// agentKey is before the suffixes of a program. The hash tells contents apart: a
+// version that was built again is another.
+func agentKey(version, arch, digest string) string {
+	return agentPrefix + keyPart(version) + "-" + digest[:16] + "/linux-" + arch
 }
 
 func readAgent(ctx context.Context, open func(context.Context) (io.ReadCloser, error)) ([]byte, error) {

@@ -104,6 +104,20 @@ func (f AgentFinder) Open(ctx context.Context, arch string) (io.ReadCloser, erro
 	return nil, f.none(arch, tried)
 }
 
+// First is the file that Open looks at first.
+func (f AgentFinder) First(arch string) string {
+	arch, err := AgentArch(arch)
+	switch {
+	case err != nil:
+		return ""
+	case f.File != "":
+		return strings.ReplaceAll(f.File, "ARCH", arch)
+	case runtime.GOOS == "linux" && runtime.GOARCH == arch:
+		return f.Exe
+	}
+	return filepath.Join(filepath.Dir(f.Exe), "coiled-jobs-linux-"+arch)
+}
+
 func plainFS(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return errors.New("it is not there")
