@@ -21,8 +21,6 @@ type lister struct {
 	engine *engine.Engine
 	hub    *hub
 	every  time.Duration
-	// ended is told of runs that were seen going on and have ended since; may be nil.
-	ended func(run string)
 
 	reading sync.Mutex // one reads at a time
 
@@ -96,7 +94,6 @@ func (l *lister) look(ctx context.Context, poll bool) error {
 	next := make(map[string]knownRun, len(ids))
 	var mu sync.Mutex
 	var wg sync.WaitGroup
-	var ended []string
 	free := make(chan struct{}, atOnceRuns)
 	for _, id := range ids {
 		have, ok := known[id]
@@ -113,9 +110,6 @@ func (l *lister) look(ctx context.Context, poll bool) error {
 			switch {
 			case err == nil:
 				next[id] = knownRun{s, time.Now()}
-				if ok && !executor.RunStatus(have.Status).Final() && executor.RunStatus(s.Status).Final() {
-					ended = append(ended, id)
-				}
 			case cloud.KindOf(err) != cloud.KindNotFound && ok:
 				next[id] = have // what was known last
 			}
@@ -143,13 +137,7 @@ func (l *lister) look(ctx context.Context, poll bool) error {
 		close(l.changed)
 		l.changed = make(chan struct{})
 	}
-	tell := l.ended
 	l.mu.Unlock()
-	if tell != nil {
-		for _, id := range ended {
-			tell(id)
-		}
-	}
 	return nil
 }
 

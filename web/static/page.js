@@ -8,6 +8,10 @@ export function localTimes(root) {
   for (const t of root.querySelectorAll("time[datetime]")) {
     const at = new Date(t.dateTime);
     if (Number.isNaN(at.getTime())) continue;
+    if (t.classList.contains("zone")) { // by the clock of its schedule
+      t.title = `${clock.format(at)} here`;
+      continue;
+    }
     if (!t.title) t.title = t.textContent;
     t.textContent = (at.getFullYear() === new Date().getFullYear() ? clock : older).format(at);
   }
