@@ -56,9 +56,8 @@ func Catalogue(ctx context.Context, o CatalogueOptions) (*hardware.Catalogue, er
 	if r.now == nil {
 		r.now = time.Now
 	}
-	client := ec2.NewFromConfig(cfg)
-	r.ec2 = client
-	endpoint := aws.ToString(client.Options().BaseEndpoint)
+	r.ec2 = newEC2(cfg)
+	endpoint := aws.ToString(ec2.NewFromConfig(cfg).Options().BaseEndpoint)
 	if region := priceRegion(cfg.Region); region != "" {
 		r.prices = pricing.NewFromConfig(cfg, func(p *pricing.Options) {
 			p.Region = region

@@ -137,7 +137,7 @@ func OpenMachines(ctx context.Context, o MachinesOptions) (*Machines, error) {
 	if o.Region != "" {
 		cfg.Region = o.Region
 	}
-	return newMachines(ec2.NewFromConfig(cfg), ssm.NewFromConfig(cfg), cfg.Region, o), nil
+	return newMachines(newEC2(cfg), ssm.NewFromConfig(cfg), cfg.Region, o), nil
 }
 
 func newMachines(e ec2API, s ssmAPI, region string, o MachinesOptions) *Machines {

@@ -59,7 +59,11 @@ func TestMachinesServer(t *testing.T) {
 		if err != nil || len(got) != 3 {
 			t.Fatalf("%d machines, %v", len(got), err)
 		}
-		e := m.ec2.(*ec2.Client)
+		cfg, err := loadConfig(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := ec2.NewFromConfig(cfg)
 		out, err := e.DescribeInstances(t.Context(), &ec2.DescribeInstancesInput{Filters: []types.Filter{filter("tag:"+tagRun, "r1")}})
 		if err != nil {
 			t.Fatal(err)

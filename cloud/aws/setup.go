@@ -57,7 +57,7 @@ type admin struct {
 	cfg aws.Config
 	s3  *s3.Client
 	iam *iam.Client
-	ec2 *ec2.Client
+	ec2 *ec2Calls
 	m   *Machines
 }
 
@@ -70,7 +70,7 @@ func newAdmin(ctx context.Context, region string) (*admin, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := ec2.NewFromConfig(cfg)
+	e := newEC2(cfg)
 	return &admin{a: a, cfg: cfg, s3: s3.NewFromConfig(cfg, s3Options), iam: iam.NewFromConfig(cfg), ec2: e,
 		m: newMachines(e, ssm.NewFromConfig(cfg), cfg.Region, MachinesOptions{})}, nil
 }

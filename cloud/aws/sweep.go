@@ -97,7 +97,7 @@ func OpenSweeper(ctx context.Context, region string) (*Sweeper, error) {
 		return nil, err
 	}
 	s := ssm.NewFromConfig(cfg)
-	return &Sweeper{m: newMachines(ec2.NewFromConfig(cfg), s, cfg.Region, MachinesOptions{}), sqs: sqs.NewFromConfig(cfg),
+	return &Sweeper{m: newMachines(newEC2(cfg), s, cfg.Region, MachinesOptions{}), sqs: sqs.NewFromConfig(cfg),
 		secrets: &Secrets{ssm: s, region: cfg.Region}, now: time.Now}, nil
 }
 
