@@ -46,7 +46,7 @@ const (
 	countWithin = 30 * time.Second
 	// idleWithin is how long a machine that has left may take to say that it
 	// waits for another run.
-	idleWithin = 5 * time.Second
+	idleWithin = 15 * time.Second
 	// launchesWithin is how long a launch on its way is waited for.
 	launchesWithin = 20 * time.Second
 	// closeWithin bounds the rest of Close where ctx has no end.
