@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -28,6 +29,8 @@ type serveOptions struct {
 	token  string
 	hosts  []string
 	every  time.Duration
+	otlp   string
+	tracer *web.Tracer // nil: nothing is traced
 }
 
 func newServeCmd(a *app, runF func(context.Context, *serveOptions) error) *cobra.Command {
@@ -52,6 +55,10 @@ is shown as broken, and the others go on. Several servers with one store do no h
 			if err := o.checkListen(); err != nil {
 				return err
 			}
+			var err error
+			if o.tracer, err = o.tracing(a.getenv); err != nil {
+				return err
+			}
 			return runF(cmd.Context(), o)
 		},
 	}
@@ -59,8 +66,33 @@ is shown as broken, and the others go on. Several servers with one store do no h
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8321", "`address` to listen on")
 	f.StringVar(&o.token, "token", "", "what people must know who look and act (default: $COILED_JOBS_TOKEN)")
 	f.StringSliceVar(&o.hosts, "host", nil, "a `name` by which the server is called, beside localhost (repeatable)")
+	f.StringVar(&o.otlp, "otlp", "", "send runs that have ended as OpenTelemetry traces to the collector at this `URL` (default: $OTEL_EXPORTER_OTLP_ENDPOINT)")
 	f.DurationVar(&o.every, "every", 5*time.Second, "how often schedules are looked at")
 	return cmd
+}
+
+// tracing is where traces go, by the flag or the usual variables; nil: nowhere.
+func (o *serveOptions) tracing(getenv func(string) string) (*web.Tracer, error) {
+	address := getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+	if base := cmp.Or(o.otlp, getenv("OTEL_EXPORTER_OTLP_ENDPOINT")); base != "" && (o.otlp != "" || address == "") {
+		address = strings.TrimSuffix(base, "/") + "/v1/traces"
+	}
+	if address == "" {
+		return nil, nil
+	}
+	if u, err := url.Parse(address); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, usagef("traces cannot be sent to %s: write the URL of a collector that takes OTLP over HTTP, such as http://localhost:4318", address)
+	}
+	t := &web.Tracer{URL: address, Headers: map[string]string{}, Service: cmp.Or(getenv("OTEL_SERVICE_NAME"), program), Version: buildVersion()}
+	for _, pair := range strings.Split(cmp.Or(getenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS"), getenv("OTEL_EXPORTER_OTLP_HEADERS")), ",") {
+		if k, v, ok := strings.Cut(pair, "="); ok {
+			if text, err := url.PathUnescape(strings.TrimSpace(v)); err == nil {
+				v = text
+			}
+			t.Headers[strings.TrimSpace(k)] = v
+		}
+	}
+	return t, nil
 }
 
 // checkListen refuses to be open to others without a token.
@@ -89,11 +121,12 @@ func runServe(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
-	k := &keeping{app: a, engine: e, keeper: e.Keeper(), paths: o.paths, told: map[string]string{}}
+	k := &keeping{app: a, engine: e, keeper: e.Keeper(), paths: o.paths, told: map[string]string{}, settled: func([]schedule.Record) {}}
 	if err := k.read(); err != nil {
 		return err
 	}
 	server := web.New(web.Config{Engine: e, Keeper: k.keeper, Files: k.last, Token: o.token, Hosts: o.hosts})
+	k.settled = server.Settled
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", o.listen)
 	if err != nil {
@@ -109,6 +142,10 @@ func runServe(ctx context.Context, o *serveOptions) error {
 	served := make(chan error, 1)
 	go func() { served <- hs.Serve(l) }()
 	var keeping sync.WaitGroup
+	if t := o.tracer; t != nil {
+		t.Tell = func(text string) { fmt.Fprintf(a.messages, "%s: %s; trying on\n", program, ui.Clean(text)) }
+		keeping.Go(func() { server.Trace(ctx, t) })
+	}
 	keeping.Go(func() { k.loop(ctx, o.every, func() { server.Beat("schedules") }) })
 	select {
 	case err = <-served:
@@ -134,6 +171,8 @@ type keeping struct {
 	engine *engine.Engine
 	keeper *schedule.Keeper
 	paths  []string
+	// settled is told what became of ticks.
+	settled func([]schedule.Record)
 
 	mu    sync.Mutex
 	files []engine.ScheduledFile
@@ -220,6 +259,7 @@ func (k *keeping) round(ctx context.Context) error {
 			wg.Go(func() {
 				defer func() { <-free }()
 				settled, err := k.keeper.Round(ctx, s, time.Now())
+				k.settled(settled)
 				mu.Lock()
 				defer mu.Unlock()
 				if err != nil {

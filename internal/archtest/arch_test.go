@@ -92,6 +92,10 @@ var rules = []rule{
 		why: "what the engine needs of a cloud beside this machine, cmd fills in",
 	},
 	{
+		from: []string{"..."}, to: []string{"web"}, but: []string{"web", "cmd/..."},
+		why: "the page is a face of the program; nothing else needs it",
+	},
+	{
 		from: []string{"..."}, to: []string{"cmd/..."}, but: []string{"cmd/..."},
 		why: "the command line is on top",
 	},
