@@ -284,8 +284,12 @@ func (g *githubStep) apply(ctx context.Context) error {
 	if e, err = e.For(ctx, p.Pipeline.Cloud); err != nil {
 		return err
 	}
-	ask := &applyOptions{app: a, ApplyOptions: o, yes: true}
-	o.Confirm = func(q *engine.Quote) error { return ask.ask(ctx, e, p, q) }
+	quoted := false
+	o.Confirm = func(q *engine.Quote) error {
+		a.tellQuote(p, q)
+		quoted = true
+		return nil
+	}
 	m := memory{Store: e.Store.URL(), Key: o.Key, Shared: g.input("key") != "", Began: time.Now()}
 	g.remember(m)
 	h, err := e.Apply(ctx, p, o)
@@ -320,7 +324,15 @@ func (g *githubStep) apply(ctx context.Context) error {
 		return exitOfDetached(r.Status)
 	}
 	if p.Pipeline.Cloud == "aws" {
-		defer a.sweepQuietly(ctx, e)()
+		tell := &applyOptions{app: a, ApplyOptions: o}
+		defer afterLaunch(ctx, h, func(ctx context.Context) {
+			if quoted {
+				tell.tell(ctx, e, p)
+			}
+			stop := a.sweepQuietly(ctx, e)
+			<-ctx.Done()
+			stop()
+		})()
 	}
 	return g.follow(ctx, e, h, download, func() { m.Told = true; g.remember(m) })
 }
