@@ -96,6 +96,14 @@ var rules = []rule{
 		why: "the page is a face of the program; nothing else needs it",
 	},
 	{
+		from: []string{"github"}, to: []string{"engine/...", "agent/...", "fleet/...", "machine/...", "cloud/...", "cmd/..."}, but: []string{"cloud"},
+		why: "what GitHub shows is text, made of a report",
+	},
+	{
+		from: []string{"internal/release"}, to: []string{"..."}, but: []string{"internal/release"},
+		why: "a release is built from outside: it runs the Go tool",
+	},
+	{
 		from: []string{"..."}, to: []string{"cmd/..."}, but: []string{"cmd/..."},
 		why: "the command line is on top",
 	},
