@@ -56,8 +56,8 @@ const (
 	// bootWithin is how long a machine may take until its first heartbeat.
 	bootWithin = 10 * time.Minute
 	// invitedWithin is the same for one that was invited from a pool, where
-	// machines look for invitations every second.
-	invitedWithin = 2 * time.Minute
+	// machines look for invitations every second: it may have ended by now.
+	invitedWithin = 30 * time.Second
 	// bootFailures in a row, with nothing that ever worked, end the run.
 	bootFailures = 3
 	// waitingTooLong is how long a range may lie on the queue while machines
