@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/coiled-jobs/coiled-jobs/engine"
 	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/spec"
 	"github.com/coiled-jobs/coiled-jobs/task"
 )
 
@@ -37,5 +40,19 @@ func TestMaxCost(t *testing.T) {
 		if got, err := parseDollars(bad); err == nil {
 			t.Errorf("%q is taken as %g", bad, *got)
 		}
+	}
+}
+
+// Who rents is told what stands against it.
+func TestQuoteIsToldWithItsWarnings(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	a := &app{messages: &messages{w: &b}}
+	a.tellQuote(&engine.Planned{Pipeline: &spec.Pipeline{Name: "taxi"}}, &engine.Quote{Limit: 5,
+		Kinds:    []engine.QuoteKind{{Functions: []string{"clean"}, Region: "us-east-1", Type: "m6i.xlarge", Most: 33, Price: 0.085}},
+		Warnings: []string{"your account may start 5 spot vCPUs"}})
+	want := "taxi: clean on up to 33 x m6i.xlarge in us-east-1, about $0.085 an hour each; stops at $5.00\nwarning: your account may start 5 spot vCPUs\n"
+	if got := b.String(); !strings.HasSuffix(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
