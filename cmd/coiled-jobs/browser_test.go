@@ -158,6 +158,8 @@ func (b *browser) picture(name string) {
 	b.t.Helper()
 	ctx, stop := context.WithTimeout(b.ctx, 20*time.Second)
 	defer stop()
+	// From the top, unless a task is shown beside the page.
+	_, _ = chromedp.Run(ctx, chromedp.Evaluate[chromedp.Void](`document.querySelector("dialog[open]") ? undefined : window.scrollTo(0, 0); undefined`))
 	png, err := chromedp.Run(ctx, chromedp.FullScreenshot(100))
 	if err != nil {
 		b.t.Errorf("screenshot %s: %v", name, err)
@@ -424,4 +426,76 @@ func TestBrowser(t *testing.T) {
 	if s.api("/api/runs", &runs); len(runs) != 1 || runs[0].Status != "succeeded" {
 		t.Errorf("runs: %+v", runs)
 	}
+}
+
+// TestBrowserGridOfAMillion shows a million tasks, one of which has failed: it
+// can be seen, found by keyboard, and opened by a click.
+func TestBrowserGridOfAMillion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a browser")
+	}
+	t.Parallel()
+	s := newServed(t, nil)
+	s.serve()
+	b := newBrowser(t, s.base)
+	b.open("/runs")
+	type facts struct {
+		Per, Levels, Found, Clicked int
+		Colour                      []int
+		Millis                      float64
+		Said                        string
+		Counts                      []int
+	}
+	got := eval[facts](b, `(async () => {
+		const { Grid } = await import(document.querySelector("script[type=module]").src.replace("runs.js", "grid.js"));
+		const root = document.createElement("div");
+		root.className = "grid";
+		root.tabIndex = 0;
+		root.innerHTML = '<div class="grid-space"><canvas></canvas></div>';
+		document.getElementById("main").replaceChildren(root);
+		const out = { Clicked: -1 };
+		const grid = new Grid(root, { open: (i) => { out.Clicked = i; }, say: (s) => { out.Said = s; }, counts: (n) => { out.Counts = n; } });
+		const cells = new Uint8Array(1_000_000).fill("s".charCodeAt(0)), bad = 765_432;
+		cells[bad] = "f".charCodeAt(0);
+		const begun = performance.now();
+		grid.load(cells);
+		grid.paint();
+		out.Millis = performance.now() - begun;
+		out.Per = grid.per;
+		out.Levels = grid.levels.length;
+		const cell = Math.floor(bad / grid.per), x = (cell % grid.cols) * grid.px + 1, y = Math.floor(cell / grid.cols) * grid.px + 1, ratio = grid.canvas.width / grid.w;
+		out.Colour = [...grid.canvas.getContext("2d").getImageData(Math.round(x * ratio), Math.round(y * ratio), 1, 1).data.slice(0, 3)];
+		const box = root.getBoundingClientRect();
+		root.dispatchEvent(new PointerEvent("click", { clientX: box.left + x, clientY: box.top + y, bubbles: true }));
+		root.focus();
+		root.dispatchEvent(new KeyboardEvent("keydown", { key: "Home" }));
+		root.dispatchEvent(new KeyboardEvent("keydown", { key: "n" }));
+		out.Found = grid.cursor;
+		for (let i = 0; i < 20; i++) root.dispatchEvent(new KeyboardEvent("keydown", { key: "+" }));
+		root.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+		grid.change(1_000_001, [bad, 1, "s", 1_000_000, 1, "r"]);
+		grid.paint();
+		return out;
+	})()`)
+	if got.Per < 2 || got.Levels < 5 {
+		t.Errorf("%d tasks in a cell, %d sizes", got.Per, got.Levels)
+	}
+	if c := got.Colour; len(c) != 3 || c[0] < 180 || c[1] > 120 || c[2] > 120 {
+		t.Errorf("the failed task among a million is drawn in %v", c)
+	}
+	if got.Clicked != 765_432 || got.Found != 765_432 {
+		t.Errorf("a click opens %d, n finds %d", got.Clicked, got.Found)
+	}
+	if got.Said != "task 765,433: succeeded" {
+		t.Errorf("it says %q", got.Said)
+	}
+	if len(got.Counts) != 8 || got.Counts[3] != 1_000_000 || got.Counts[2] != 1 || got.Counts[5] != 0 {
+		t.Errorf("counts %v", got.Counts)
+	}
+	t.Logf("a million tasks are drawn in %.0f ms", got.Millis)
+	if got.Millis > 5000 {
+		t.Errorf("drawing took %.0f ms", got.Millis)
+	}
+	b.picture("million")
+	b.quiet()
 }

@@ -73,17 +73,18 @@ is shown as broken, and the others go on. Several servers with one store do no h
 
 // tracing is where traces go, by the flag or the usual variables; nil: nowhere.
 func (o *serveOptions) tracing(getenv func(string) string) (*web.Tracer, error) {
-	address := getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+	address, below := getenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), ""
 	if base := cmp.Or(o.otlp, getenv("OTEL_EXPORTER_OTLP_ENDPOINT")); base != "" && (o.otlp != "" || address == "") {
-		address = strings.TrimSuffix(base, "/") + "/v1/traces"
+		address, below = base, "v1/traces"
 	}
 	if address == "" {
 		return nil, nil
 	}
-	if u, err := url.Parse(address); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, usagef("traces cannot be sent to %s: write the URL of a collector that takes OTLP over HTTP, such as http://localhost:4318", address)
 	}
-	t := &web.Tracer{URL: address, Headers: map[string]string{}, Service: cmp.Or(getenv("OTEL_SERVICE_NAME"), program), Version: buildVersion()}
+	t := &web.Tracer{URL: u.JoinPath(below).String(), Headers: map[string]string{}, Service: cmp.Or(getenv("OTEL_SERVICE_NAME"), program), Version: buildVersion()}
 	for _, pair := range strings.Split(cmp.Or(getenv("OTEL_EXPORTER_OTLP_TRACES_HEADERS"), getenv("OTEL_EXPORTER_OTLP_HEADERS")), ",") {
 		if k, v, ok := strings.Cut(pair, "="); ok {
 			if text, err := url.PathUnescape(strings.TrimSpace(v)); err == nil {

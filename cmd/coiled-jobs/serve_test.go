@@ -1,11 +1,13 @@
 package main
 
 import (
+	"compress/gzip"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/cookiejar"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -14,6 +16,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 const servedPipeline = `
@@ -285,5 +288,73 @@ func TestServeFirstViewIsSmall(t *testing.T) {
 	}
 	if len(seen) < 14 || size > 120_000 {
 		t.Errorf("%d requests, %d bytes: %v", len(seen), size, fmt.Sprint(seen))
+	}
+}
+
+// Runs that have ended are sent to a collector, once.
+func TestServeTraces(t *testing.T) {
+	t.Parallel()
+	names := make(chan string, 100)
+	collector := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		z, err := gzip.NewReader(r.Body)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		var got struct {
+			ResourceSpans []struct {
+				ScopeSpans []struct{ Spans []struct{ Name string } }
+			}
+		}
+		if err := json.NewDecoder(z).Decode(&got); err != nil || r.URL.Path != "/v1/traces" {
+			t.Errorf("%s: %v", r.URL, err)
+		}
+		for _, rs := range got.ResourceSpans {
+			for _, ss := range rs.ScopeSpans {
+				for _, span := range ss.Spans {
+					names <- span.Name
+				}
+			}
+		}
+	}))
+	defer collector.Close()
+	s, run := shown(t, "--otlp", collector.URL)
+	got := map[string]bool{}
+	for len(got) < 8 {
+		select {
+		case name := <-names:
+			got[name] = true
+		case <-time.After(time.Minute):
+			t.Fatalf("only these were sent: %v", got)
+		}
+	}
+	for _, want := range []string{"shown", "work", "work/0", "work/1", "work/2", "work/1 attempt 1"} {
+		if !got[want] {
+			t.Errorf("no span %q among %v", want, got)
+		}
+	}
+	mark := filepath.Join(s.store, "runs", run, "traced")
+	for range 100 {
+		if _, err := os.Stat(mark); err == nil {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	s.serve("--otlp", collector.URL) // another server knows that it was sent
+	var list []struct{ Run string }
+	if s.api("/api/runs", &list); len(list) != 1 {
+		t.Errorf("%v", list)
+	}
+	select {
+	case name := <-names:
+		t.Errorf("%s was sent again", name)
+	case <-time.After(500 * time.Millisecond):
+	}
+	for _, bad := range []string{"localhost:4318", "ftp://x", "http://"} {
+		cmd := s.command("serve", "--listen", "127.0.0.1:0", "--otlp", bad)
+		var exit *exec.ExitError
+		if out, err := cmd.CombinedOutput(); !asExit(err, &exit) || exit.ExitCode() != exitUsage || !strings.Contains(string(out), "OTLP over HTTP") {
+			t.Errorf("--otlp %s: %v %s", bad, err, out)
+		}
 	}
 }
