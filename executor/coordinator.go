@@ -336,6 +336,11 @@ func (c *Coordinator) loop(ctx, work context.Context) error {
 		if err := c.steps(work, batch); err != nil {
 			return err
 		}
+		for i := range batch {
+			if s := batch[i].seg; s != nil {
+				close(s.taken)
+			}
+		}
 	}
 }
 

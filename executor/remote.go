@@ -47,6 +47,7 @@ type segment struct {
 	n       int
 	batches []task.Batch
 	ended   []string
+	taken   chan struct{} // closed when it is recorded
 }
 
 // lost is ranges that a machine held that is no more.
@@ -62,9 +63,15 @@ func SegmentsKey(machine string, session int) string {
 
 // ReportSegment takes the nth segment of a machine in a session; segments of one
 // come in order, and one that was taken before changes nothing. ended are the
-// ids of ranges that need nothing more. It waits while the journal is behind.
+// ids of ranges that need nothing more. It returns when the segment is recorded,
+// or never will be: who reads segments thereby bounds how many are in memory.
 func (c *Coordinator) ReportSegment(machine string, session, n int, batches []task.Batch, ended []string) {
-	c.put(input{seg: &segment{SegmentsKey(machine, session), machine, n, batches, ended}})
+	s := &segment{SegmentsKey(machine, session), machine, n, batches, ended, make(chan struct{})}
+	c.put(input{seg: s})
+	select {
+	case <-s.taken:
+	case <-c.done:
+	}
 }
 
 // Folded is the number of the last segment that is recorded, by

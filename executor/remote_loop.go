@@ -177,6 +177,9 @@ func (c *Coordinator) windUp(ctx context.Context) {
 		c.cfg.Remote.Close(ctx, c.state.status)
 	}()
 	take := func(in input) {
+		if in.seg != nil {
+			close(in.seg.taken)
+		}
 		if in.event == nil || in.event.Kind != evMachine {
 			return // of a run that has ended
 		}

@@ -122,7 +122,13 @@ functions:
   a: {command: [x], map: {range: 3}, outputs: ["${{ index }}.csv"], max_failures: 1}
   b: {command: [x], needs: a}
 `)
-		g.run = func(ctx context.Context, _ *Coordinator, fn string, _ cloud.Range, i int) task.Outcome {
+		handed := map[string]bool{}
+		g.run = func(ctx context.Context, c *Coordinator, fn string, r cloud.Range, i int) task.Outcome {
+			// Who reports a segment is held up until it is recorded.
+			if n := c.Folded()[SegmentsKey("i-1", c.Epoch())]; !handed[r.ID] && n != len(handed) {
+				t.Errorf("%d segments are recorded of %d", n, len(handed))
+			}
+			handed[r.ID] = true
 			time.Sleep(time.Minute)
 			if fn == "a" && i == 1 {
 				return task.Outcome{Status: task.Failed, Cause: task.CauseExit, Seconds: 60}

@@ -224,8 +224,9 @@ func (f *Fleet) fold(id string, n int, lost map[string]bool) (bool, error) {
 	case <-f.ctx.Done():
 		return false, f.ctx.Err()
 	}
+	// Until it is recorded: so few are in memory at a time.
+	defer func() { <-f.reads }()
 	b, err := f.cfg.Store.Get(f.ctx, wire.SegmentKey(f.cfg.Run, id, n))
-	<-f.reads
 	if cloud.KindOf(err) == cloud.KindNotFound {
 		return false, nil
 	}
