@@ -483,4 +483,6 @@ func (v *View) Machines() []task.Machine { return slices.Clone(v.state.fleet.mac
 
 // Rates is what a second of a task costs on each machine, in dollars, if what a
 // machine could have run is what it costs.
-func (v *View) Rates() map[string]float64 { return v.state.fleet.bill(v.state.last, v.state.status.Final()).rates }
+func (v *View) Rates() map[string]float64 {
+	return v.state.fleet.bill(v.state.last, v.state.status.Final()).rates
+}
