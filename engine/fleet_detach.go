@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -55,8 +56,11 @@ func (e *Engine) detachFleet(ctx context.Context, h *executor.Header, p *spec.Pi
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("launch a machine for the coordinator: %w", err), endCoordinator(ctx, machines, h.Run))
 	}
-	e.say("the coordinator starts on machine %s", list[0].ID)
+	e.say("the coordinator of run %s starts on machine %s, a %s; that takes a minute or so, and from then on this process is not needed", h.Run, list[0].ID, list[0].Type)
 	if err := e.awaitMachine(ctx, v, machines, list[0].ID, l.BootLog); err != nil {
+		if ctx.Err() != nil {
+			err = errors.Join(err, e.takeBack(ctx, h.Run))
+		}
 		return nil, errors.Join(err, endCoordinator(ctx, machines, h.Run, list[0].ID))
 	}
 	w, err := e.watch(ctx, h.Run, "")
@@ -90,6 +94,27 @@ func endCoordinator(ctx context.Context, machines Machines, run string, ids ...s
 
 // endCoordinatorWithin is how long that may take: a signal leaves ten seconds.
 const endCoordinatorWithin = 8 * time.Second
+
+// takeBackWithin is how long somebody who interrupts a detached start waits for
+// its end.
+const takeBackWithin = 8 * time.Second
+
+// takeBack cancels a run whose caller has interrupted it before its coordinator
+// had begun elsewhere.
+func (e *Engine) takeBack(ctx context.Context, run string) error {
+	ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), takeBackWithin)
+	defer stop()
+	r, err := e.Cancel(ctx, run, takeBackWithin-time.Second)
+	if err != nil {
+		return fmt.Errorf("run %s: %w", run, err)
+	}
+	if r.Status.Final() {
+		e.say("run %s is cancelled and the machine of its coordinator was ended", run)
+	} else {
+		e.say("run %s was told to end; look: coiled-jobs status %s", run, run)
+	}
+	return nil
+}
 
 func beginKey(run string) string { return executor.Prefix(run) + "/control/begin.json" }
 
@@ -128,7 +153,7 @@ func (e *Engine) awaitMachine(ctx context.Context, v *executor.View, machines Ma
 			return nil
 		}
 		if text, err := e.Store.Get(ctx, log); err == nil {
-			return fmt.Errorf("the coordinator's machine %s could not begin: %s", id, lastLine(text))
+			return fmt.Errorf("the coordinator's machine %s could not begin; the end of its log:\n%s\ngo on without it: coiled-jobs resume %s", id, lastLines(text, bootLines), v.Header.Run)
 		}
 		if time.Since(looked) > lookAtMachines {
 			looked = time.Now()
@@ -145,6 +170,14 @@ func (e *Engine) awaitMachine(ctx context.Context, v *executor.View, machines Ma
 		case <-t.C:
 		}
 	}
+}
+
+// bootLines is how much of a log people see.
+const bootLines = 15
+
+func lastLines(text []byte, n int) string {
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 // lookAtMachines is how often the cloud is asked whether a machine is alive.

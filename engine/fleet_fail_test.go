@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -47,4 +48,59 @@ func TestMachinesCannotStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	ended(t, h, executor.RunSucceeded)
+}
+
+// A coordinator's machine that cannot start is told of with its log, and ended;
+// the run can go on without it.
+func TestDetachedCoordinatorCannotStart(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t)
+	c.broken.Store(true)
+	e := c.engine("TOKEN=geheim")
+	o := ApplyOptions{File: write(t, "pipeline.yaml", brokenPipeline), Detach: true}
+	p, err := e.Plan(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = e.Apply(t.Context(), p, o)
+	if err == nil || !strings.Contains(err.Error(), "boot\nagent.gz: FAILED\ngo on without it: coiled-jobs resume demo-") {
+		t.Fatalf("%v", err)
+	}
+	if n := len(c.region.Live()); n > 0 {
+		t.Errorf("%d machines live", n)
+	}
+	c.broken.Store(false)
+	list, err := e.Runs(t.Context(), false)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	h, err := e.Resume(t.Context(), list[0].Run, ContinueOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended(t, h, executor.RunSucceeded)
+}
+
+// Who interrupts a detached start before the coordinator has begun cancels the
+// run: nothing is left of it.
+func TestDetachedStartIsInterrupted(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t)
+	c.stuck.Store(true)
+	e := c.engine("TOKEN=geheim")
+	o := ApplyOptions{File: write(t, "pipeline.yaml", brokenPipeline), Detach: true}
+	p, err := e.Plan(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	interrupt := errors.New("interrupted")
+	time.AfterFunc(time.Second, func() { cancel(interrupt) })
+	if _, err = e.Apply(ctx, p, o); !errors.Is(err, interrupt) || strings.Contains(err.Error(), "run demo") {
+		t.Fatalf("%v", err)
+	}
+	list, err := e.Runs(t.Context(), false)
+	if err != nil || len(list) != 1 || list[0].Status != string(executor.RunCancelled) {
+		t.Fatalf("%+v, %v", list, err)
+	}
 }

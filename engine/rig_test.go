@@ -108,6 +108,7 @@ type fakeCloud struct {
 	zones  []string    // of each region; nil: its first
 	silent bool        // it does not say what machines cost
 	broken atomic.Bool // its machines cannot start
+	stuck  atomic.Bool // its machines boot for ever
 
 	mu       sync.Mutex
 	queues   map[string]*fakeQueue
@@ -191,10 +192,6 @@ func (c *fakeCloud) boot(i cloudtest.Instance) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c.lives[i.ID] = cancel
 	c.mu.Unlock()
-	if l.Coordinator {
-		c.ends.Go(func() { c.coordinate(ctx, i, l) })
-		return
-	}
 	if c.broken.Load() {
 		c.ends.Go(func() {
 			if err := c.store.Put(ctx, l.BootLog, []byte("boot\nagent.gz: FAILED\n")); err != nil {
@@ -202,6 +199,13 @@ func (c *fakeCloud) boot(i cloudtest.Instance) {
 			}
 			c.region.PowerOff(i.ID)
 		})
+		return
+	}
+	if c.stuck.Load() {
+		return
+	}
+	if l.Coordinator {
+		c.ends.Go(func() { c.coordinate(ctx, i, l) })
 		return
 	}
 	arg := func(name string) string { return l.Args[slices.Index(l.Args, name)+1] }
