@@ -27,7 +27,8 @@ type fleetRecord struct {
 	// Expect is how many seconds a task takes, by function, by earlier runs.
 	Expect map[string]float64 `json:"expect,omitempty"`
 
-	mu sync.Mutex // of Kinds, while a fleet works with it
+	making sync.Mutex // held while kinds are added, which may take long
+	mu     sync.Mutex // of Kinds, while a fleet works with it; elements never change then
 }
 
 // kindRecord is a kind of machines.

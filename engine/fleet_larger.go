@@ -11,11 +11,16 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/spec"
 )
 
+// known is the kinds that are recorded now.
+func (rec *fleetRecord) known() []kindRecord {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	return rec.Kinds
+}
+
 // memoryOf is the bytes that a type of machine has; 0 if nobody knows it.
 func (f *fleetSession) memoryOf(instanceType string) int64 {
-	f.rec.mu.Lock()
-	kinds := f.rec.Kinds
-	f.rec.mu.Unlock()
+	kinds := f.rec.known()
 	for i := range kinds {
 		if c := kinds[i].choice(instanceType); c != nil {
 			return c.MemoryMiB << 20
@@ -32,25 +37,27 @@ func (f *fleetSession) larger(ctx context.Context, p *spec.Pipeline, fn string, 
 	kinds := kindsOf(executor.Selected(p, h.Functions, h.Only))
 	i := slices.IndexFunc(kinds, func(k *kind) bool { return slices.Contains(k.Functions, fn) })
 	k := kinds[i] // fn has machines, or it would not have run out of their memory
-	rec.mu.Lock()
-	defer rec.mu.Unlock()
-	first := slices.IndexFunc(rec.Kinds, func(r kindRecord) bool { return r.Base == k.Base })
-	c, err := e.catalogue(ctx, rec.Kinds[first].Region)
+	rec.making.Lock()
+	defer rec.making.Unlock()
+	before := rec.known()
+	r := before[slices.IndexFunc(before, func(r kindRecord) bool { return r.Base == k.Base })]
+	c, err := e.catalogue(ctx, r.Region)
 	if err != nil {
-		c = hardware.BuiltIn(rec.Kinds[first].Region) // it knows enough of sizes
+		c = hardware.BuiltIn(r.Region) // it knows enough of sizes
 	}
 	s, err := hardware.Choose(hardware.RequestOf(k.Hardware).Larger(c, memory), c)
 	if err != nil {
 		return fleet.Kind{}, &cloud.Error{Op: "choose", Resource: "larger machines for " + fn, Kind: cloud.KindInvalid, Err: err}
 	}
-	r := rec.Kinds[first]
 	r.Memory, r.Choices = memory, s.Choices
-	before := rec.Kinds
-	rec.Kinds = append(slices.Clone(before), r)
-	rec.settle(h, p, e.Store.URL())
-	if err := rec.save(ctx, e.Store, h.Run); err != nil {
-		rec.Kinds = before
+	next := &fleetRecord{Region: rec.Region, Agent: rec.Agent, Notify: rec.Notify, MaxCost: rec.MaxCost, Expect: rec.Expect,
+		Kinds: append(slices.Clone(before), r)}
+	next.settle(h, p, e.Store.URL())
+	if err := next.save(ctx, e.Store, h.Run); err != nil {
 		return fleet.Kind{}, err
 	}
-	return rec.Kinds[len(before)].fleet(k, f.prices), nil
+	rec.mu.Lock()
+	rec.Kinds = next.Kinds
+	rec.mu.Unlock()
+	return next.Kinds[len(before)].fleet(k, f.prices), nil
 }

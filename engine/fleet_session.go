@@ -210,9 +210,7 @@ func (e *Engine) openMachines(ctx context.Context, h *executor.Header, p *spec.P
 
 // launch says what goes into the machines of a spec.
 func (e *Engine) launch(h *executor.Header, p *spec.Pipeline, rec *fleetRecord, s cloud.MachineSpec) (Launch, error) {
-	rec.mu.Lock()
-	kinds := rec.Kinds
-	rec.mu.Unlock()
+	kinds := rec.known()
 	i := slices.IndexFunc(kinds, func(k kindRecord) bool { return k.Setup.Pool == s.Pool })
 	if i < 0 {
 		return Launch{}, &cloud.Error{Op: "launch", Resource: "machines of " + h.Run, Kind: cloud.KindInvalid,

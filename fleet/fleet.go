@@ -25,7 +25,8 @@ type Fleet struct {
 	done   chan struct{} // closed when the loop has ended
 	work   sync.WaitGroup
 	s      *state
-	first  []*kindState // those of Config: others may come later
+	first  []*kindState  // those of Config: others may come later
+	making chan struct{} // has room while no other is made
 	out    *router
 	hints  Queue
 	old    []string // URLs of queues of earlier coordinators, until they are deleted
@@ -80,7 +81,7 @@ func New(cfg Config) *Fleet {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	f := &Fleet{cfg: cfg, s: newState(&cfg), in: make(chan func(), 256), done: make(chan struct{}), reads: make(chan struct{}, parallel)}
+	f := &Fleet{cfg: cfg, s: newState(&cfg), in: make(chan func(), 256), done: make(chan struct{}), reads: make(chan struct{}, parallel), making: make(chan struct{}, 1)}
 	f.s.unattended, f.first = cfg.Unattended, f.s.kinds
 	f.view.live, f.view.capacity = map[string][]task.Live{}, map[*kindState]int{}
 	f.out = newRouter(f)

@@ -38,6 +38,13 @@ func (r *router) unpark(fn string, more bool) {
 	}
 }
 
+// has says whether there are machines with so much memory for a function.
+func (r *router) has(fn string, memory int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return kindFor(r.kinds, fn, memory).Memory >= memory
+}
+
 // add makes a kind known that ranges can go to.
 func (r *router) add(k *kindState, q Queue) {
 	r.mu.Lock()
@@ -49,6 +56,16 @@ func (r *router) add(k *kindState, q Queue) {
 // makeLarger adds a kind of machines for tasks of a function that ran out of
 // memory. Where there is none so large, they are tried on the largest there is.
 func (f *Fleet) makeLarger(fn string, memory int64) {
+	select {
+	case f.making <- struct{}{}: // functions that share machines ask for the same
+		defer func() { <-f.making }()
+	case <-f.ctx.Done():
+		return
+	}
+	if f.out.has(fn, memory) {
+		f.out.unpark(fn, true)
+		return
+	}
 	k, q, err := f.larger(fn, memory)
 	if f.ctx.Err() != nil {
 		return
