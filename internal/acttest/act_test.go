@@ -341,7 +341,12 @@ functions:
 		t.Log(l.text)
 		t.Errorf("the task got %q, want %q", got, evil)
 	}
-	// What a task printed may be quoted in ours, and is none of its own.
+	// What a task printed may be quoted in ours, and is none of its own: commands
+	// are off while it is shown.
+	off, shown, on := strings.Index(l.text, "::stop-commands::"), strings.Index(l.text, "say/0"), strings.LastIndex(l.text, "::endgroup::")
+	if off < 0 || shown < off || on < shown {
+		t.Errorf("commands are off at %d, output is at %d, on at %d\n%s", off, shown, on, l.text)
+	}
 	if a := l.annotations(); len(a) != 1 || !strings.HasPrefix(a[0], "::error file=we'ird") {
 		t.Errorf("annotations %q, want only the one for the failure", a)
 	}
