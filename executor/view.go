@@ -464,8 +464,13 @@ func (v *View) attempt(ctx context.Context, fn string, index, attempt int) (*tas
 }
 
 func (v *View) readLog(ctx context.Context, key string, off, n int64) ([]byte, error) {
-	b := make([]byte, n)
+	// Most logs are short, and who follows one gets a few lines at a time.
+	b := make([]byte, min(n, 16<<10))
 	got, err := v.store.ReadAt(ctx, key, b, off)
+	if got == len(b) && int64(got) < n {
+		b = make([]byte, n)
+		got, err = v.store.ReadAt(ctx, key, b, off)
+	}
 	if errors.Is(err, io.EOF) || cloud.KindOf(err) == cloud.KindNotFound {
 		err = nil
 	}

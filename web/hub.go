@@ -38,6 +38,8 @@ type watched struct {
 	grouped  []failureGroup // at groupedAt
 	groupsAt mark
 
+	making sync.Mutex // held while a frame is made
+
 	mu       sync.Mutex
 	version  int           // grows with each change
 	changed  chan struct{} // closed at the next change
@@ -185,6 +187,8 @@ func (w *watched) now() (state []byte, report executor.Report, version int, chan
 
 // frame is what is shown of a version, made once for all who watch.
 func (w *watched) frame(name string, version int, make func() ([]byte, error)) ([]byte, error) {
+	w.making.Lock() // hundreds ask at the same moment
+	defer w.making.Unlock()
 	w.mu.Lock()
 	b, ok := w.frames[name]
 	ok = ok && w.version == version

@@ -39,7 +39,12 @@ type knownRun struct {
 	at time.Time
 }
 
-// trusted is how long a run that has ended is taken as ended.
+// resting says whether nobody works on a run of a status.
+func resting(status string) bool {
+	return executor.RunStatus(status).Final() || status == string(executor.RunInterrupted)
+}
+
+// trusted is how long a run that nobody works on is taken as that.
 func trusted(run string) time.Duration {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(run)) // never fails
@@ -97,7 +102,7 @@ func (l *lister) look(ctx context.Context, poll bool) error {
 	free := make(chan struct{}, atOnceRuns)
 	for _, id := range ids {
 		have, ok := known[id]
-		if ok && executor.RunStatus(have.Status).Final() && time.Since(have.at) < trusted(id) {
+		if ok && resting(have.Status) && time.Since(have.at) < trusted(id) {
 			next[id] = have
 			continue
 		}
