@@ -55,6 +55,11 @@ func (e *Engine) mayApply(p *Planned, o ApplyOptions) error {
 		if err := e.checkAWS(); err != nil {
 			return err
 		}
+		if o.Detach {
+			if err := checkLater(executor.Selected(p.Pipeline, o.Functions, o.Only)); err != nil {
+				return err
+			}
+		}
 		return checkItems(p)
 	}
 	if err := agent.Supported(); err != nil {

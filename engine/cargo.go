@@ -62,8 +62,15 @@ func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipelin
 			return nil, err
 		}
 	}
+	later, err := e.laterFiles(ctx, p, h)
+	if err != nil {
+		return nil, err
+	}
+	for _, path := range later {
+		c.files[path] = true
+	}
 	c.code, c.software = make([]*bundle.Manifest, len(q.Kinds)), make([]string, len(q.Kinds))
-	err := together(len(q.Kinds), func(i int) error {
+	err = together(len(q.Kinds), func(i int) error {
 		k := &q.Kinds[i]
 		extra, err := software.Files(&k.kind.Software, h.Dir)
 		if err == nil {

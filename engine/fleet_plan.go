@@ -262,8 +262,7 @@ func checkItems(p *Planned) error {
 				if filepath.IsLocal(path) {
 					return nil
 				}
-				return usagef("functions.%s.map: machines do not have %s, which is not below the folder of the pipeline file; "+
-					"put the file there, or on S3", f.Name, path)
+				return errNotBelow(f.Name, path)
 			})
 		})
 		if err != nil {
