@@ -21,7 +21,11 @@ from coiled_jobs_airflow.cli import _end_with_parent, _prctl
 HERE = Path(__file__).resolve().parent
 
 
-def until(what: str, look: Callable[[], Any], seconds: float = 90) -> Any:
+# Their log servers have fixed ports, and are not needed on one machine.
+SERVES_LOGS = ("scheduler", "triggerer")
+
+
+def until(what: str, look: Callable[[], Any], seconds: float = 180) -> Any:
     """Look until there is something to see."""
     end = time.monotonic() + seconds
     while True:
@@ -94,7 +98,7 @@ class Airflow:
     def spawn(self, name: str) -> None:
         log = (self.home / f"{name}.log").open("ab")
         self.processes[name] = subprocess.Popen(
-            [sys.executable, "-m", "airflow", name],
+            [sys.executable, "-m", "airflow", name, *(["--skip-serve-logs"] if name in SERVES_LOGS else [])],
             env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -167,7 +171,7 @@ class DagRun:
     def ti(self, task: str = "run") -> dict[str, Any]:
         return self.airflow.ask("GET", f"{self.path}/taskInstances/{task}")
 
-    def reaches(self, state: str, task: str = "run", seconds: float = 90) -> dict[str, Any]:
+    def reaches(self, state: str, task: str = "run", seconds: float = 180) -> dict[str, Any]:
         """Wait for a state of a task."""
         last: dict[str, Any] = {}
 
@@ -221,9 +225,13 @@ class DagRun:
             raise AssertionError(f"{e}\n{self.log()}") from e
 
     def is_followed(self) -> None:
-        """Wait until the triggerer runs the trigger of the task."""
-        line, log = f"trigger {self.dag}/{self.run}/run/", self.airflow.home / "triggerer.log"
-        until(f"the triggerer follows {self.dag}", lambda: line in log.read_text())
+        """Wait until the triggerer has looked at the run."""
+        logs = self.airflow.home / "logs" / f"dag_id={self.dag}"
+
+        def looked() -> bool:
+            return any(" running: " in log.read_text() for log in logs.rglob("*.trigger.*"))
+
+        until(f"the triggerer follows {self.dag}", looked)
 
     def go(self) -> None:
         """Let the items end."""
@@ -244,7 +252,7 @@ class DagRun:
         return [pid for pid, text in processes() if any(n in text for n in names)]
 
     def leaves_nothing(self) -> None:
-        until(f"nothing is left of {self.dag}", lambda: not self.left(), 30)
+        until(f"nothing is left of {self.dag}", lambda: not self.left(), 60)
 
 
 def _line(line: Any) -> str:

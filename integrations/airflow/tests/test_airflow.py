@@ -83,7 +83,7 @@ def test_worker_lost_with_the_last_try(started: dict[str, DagRun]) -> None:
     """No try is left to join the run: it is cancelled by whoever finds out."""
     run = started["lost_for_good"]
     run.reaches("failed")
-    until("the run is cancelled", lambda: run.status() == "cancelled", 30)
+    until("the run is cancelled", lambda: run.status() == "cancelled")
     run.leaves_nothing()
 
 
@@ -135,7 +135,7 @@ def test_kill_cancels(started: dict[str, DagRun]) -> None:
     run = started["killed"]
     run.all_begin()
     run.mark("failed")
-    until("the run is cancelled", lambda: run.status() == "cancelled", 40)
+    until("the run is cancelled", lambda: run.status() == "cancelled")
     run.leaves_nothing()
 
 
@@ -155,7 +155,7 @@ def test_mark_failed_cancels_deferred(started: dict[str, DagRun]) -> None:
     run.all_begin()
     run.is_followed()
     run.mark("failed")
-    until("the run is cancelled", lambda: run.status() == "cancelled", 40)
+    until("the run is cancelled", lambda: run.status() == "cancelled")
     run.leaves_nothing()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -105,6 +107,7 @@ def test_ended_by_the_triggerer(
 
     def task_states(ti: Any) -> Any:
         assert ti.task_id == "t"
+        time.sleep(0.1)
         if isinstance(states, Exception):
             raise states
         return states
@@ -127,12 +130,47 @@ def test_ended_by_the_triggerer(
         while not fake.calls("status"):
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
-        task.cancel()
+        while not task.done():  # it is told again and again
+            task.cancel()
+            await asyncio.sleep(0.02)
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(end())
     assert [c["args"][:2] for c in fake.calls("cancel")] == [["cancel", "p-1"]] * cancelled
+
+
+def test_questions_are_never_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither when the trigger is ended meanwhile nor when Airflow is slow."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def slow() -> str:
+        asked.set()
+        time.sleep(0.3)
+        answered.set()
+        return "yes"
+
+    async def ended() -> None:
+        task = asyncio.create_task(module._ask(slow))
+        while not asked.is_set():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert not answered.is_set()
+        (question,) = module._kept
+        assert await question == "yes"
+
+    async def late() -> None:
+        monkeypatch.setattr(module, "ANSWER", 0.05)
+        with pytest.raises(TimeoutError, match="no answer from Airflow"):
+            await module._ask(slow)
+        (question,) = module._kept
+        assert await question == "yes"
+
+    asyncio.run(ended())
+    asyncio.run(late())
+    assert not module._kept
 
 
 def test_progress() -> None:

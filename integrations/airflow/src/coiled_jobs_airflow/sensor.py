@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from coiled_jobs_airflow._compat import (
@@ -71,7 +72,7 @@ class CoiledJobsSensor(BaseSensorOperator):
                 poll_interval=self.poke_interval,
             ),
             method_name="execute_complete",
-            timeout=self.timeout,
+            timeout=timedelta(seconds=self.timeout),
         )
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import datetime, timezone
 from typing import Any
 
@@ -17,6 +17,8 @@ from coiled_jobs_airflow.hook import CoiledJobsHook
 # A look at a run may fail this often in a row, with longer and longer pauses; an unknown run is soon final.
 LOOKS, LOOKS_REFUSED = 20, 3
 MAX_PAUSE = 60.0
+# How long Airflow may take for an answer.
+ANSWER = 60.0
 
 
 class CoiledJobsTrigger(BaseTrigger):
@@ -74,18 +76,25 @@ class CoiledJobsTrigger(BaseTrigger):
         try:
             yield TriggerEvent(await self._follow(await self._program()))
         except asyncio.CancelledError:
-            if self.cancel and self.run_ref and await self._left_by_task():
-                self.log.info("the task is not waiting any more: cancelling run %s", self.run_ref)
-                program = await self._program()
-                # Waiting for its end is not this process's business.
-                await asyncio.get_running_loop().run_in_executor(None, program.cancel, self.run_ref, 4.0)
+            if self.cancel and self.run_ref:
+                await _to_its_end(self._cancel_with_task(self.run_ref))
             raise
         except Exception as e:
             self.log.exception("cannot follow run %s", self.run_ref or self.key)
             yield TriggerEvent({"run": self.run_ref, "error": f"{type(e).__name__}: {e}"})
 
+    async def _cancel_with_task(self, run: str) -> None:
+        try:
+            if await self._left_by_task():
+                self.log.info("the task is not waiting any more: cancelling run %s", run)
+                program = await self._program()
+                # Waiting for the end of the run is not this process's business.
+                await asyncio.get_running_loop().run_in_executor(None, program.cancel, run, 4.0)
+        except Exception:
+            self.log.exception("cannot cancel run %s", run)
+
     async def _program(self) -> CoiledJobs:
-        return await sync_to_async(CoiledJobsHook(self.coiled_jobs_conn_id, store=self.store).get_conn)()
+        return await _ask(CoiledJobsHook(self.coiled_jobs_conn_id, store=self.store).get_conn)
 
     async def _follow(self, program: CoiledJobs) -> dict[str, Any]:
         failures, shown = 0, ""
@@ -133,9 +142,41 @@ class CoiledJobsTrigger(BaseTrigger):
         if ti is None:
             return False
         with contextlib.suppress(Exception):
-            states = await asyncio.wait_for(sync_to_async(task_states)(ti), 10)
+            states = await _ask(task_states, ti)
             return all(state != "deferred" for state in states.values())
         return False
+
+
+async def _ask(ask: Callable[..., Any], *args: Any) -> Any:
+    """Ask Airflow for something.
+
+    A question is never given up half-way: the triggerer would take the answer for that of the next
+    question, and end.
+    """
+    question = _keep(sync_to_async(ask)(*args))
+    done, _ = await asyncio.wait({question}, timeout=ANSWER)
+    if not done:
+        raise TimeoutError(f"no answer from Airflow within {ANSWER:.0f} s")
+    return question.result()
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do something in a trigger that is being ended: it is told so again every second."""
+    task = _keep(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+
+
+# The event loop itself does not hold on to tasks.
+_kept: set[asyncio.Task[Any]] = set()
+
+
+def _keep(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    task = asyncio.get_running_loop().create_task(work)
+    _kept.add(task)
+    task.add_done_callback(_kept.discard)
+    return task
 
 
 def progress(state: State) -> str:
