@@ -69,6 +69,10 @@ func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 	}
 	p = s.coord.Pipeline()
 	own := e.ownMachine(self)
+	limits := e.limits(p, rec, h, s.coord.Machines(), own)
+	if !limits.Deadline.IsZero() { // what is left of limits.duration
+		limits.Deadline = limits.Deadline.Add(-s.coord.Worked())
+	}
 	f.fleet = fleet.New(fleet.Config{
 		Run: h.Run, Epoch: s.coord.Epoch, Store: e.Store, Machines: f.machines, Coordinator: s.coord,
 		OpenQueue: func(ctx context.Context, name string) (fleet.Queue, error) {
@@ -78,7 +82,7 @@ func (e *Engine) beginFleet(ctx context.Context, h *executor.Header, p *spec.Pip
 		Kinds:     kinds, Larger: func(ctx context.Context, fn string, memory int64) (fleet.Kind, error) {
 			return f.larger(ctx, p, fn, memory)
 		},
-		Limits: e.limits(p, rec, h, s.coord.Machines(), own), Unattended: p.Limits.Unattended, Expect: expected(p, rec),
+		Limits: limits, Unattended: p.Limits.Unattended, Expect: expected(p, rec),
 		Tidy: f.tidy, Notice: func(text string) { s.notice(machineNotice(text)) },
 		Warn: func(text string) {
 			s.notice(executor.Notice{Time: time.Now(), Kind: executor.NoticeWarning, Text: text})

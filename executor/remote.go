@@ -109,6 +109,17 @@ func (c *Coordinator) CapacityChanged() {
 	}
 }
 
+// Worked is how much of limits.duration earlier coordinators have used. It is
+// asked before Run.
+func (c *Coordinator) Worked() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.state; !c.cfg.Begin.Reopen && !c.cfg.Begin.Retry { // these grant it anew
+		return s.activeTime(s.last)
+	}
+	return 0
+}
+
 // Epoch counts the coordinators of the run; 0 until this one has recorded that
 // it has the run.
 func (c *Coordinator) Epoch() int {
