@@ -499,3 +499,76 @@ func TestBrowserGridOfAMillion(t *testing.T) {
 	b.picture("million")
 	b.quiet()
 }
+
+// TestBrowserFleetOverTime draws a run on many machines and what it cost.
+func TestBrowserFleetOverTime(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a browser")
+	}
+	t.Parallel()
+	s := newServed(t, nil)
+	s.serve()
+	b := newBrowser(t, s.base)
+	b.open("/runs/nothing")
+	if text := b.text("main"); !strings.Contains(text, "There is no such page") {
+		t.Errorf("a run that is none:\n%s", text)
+	}
+	b.mu.Lock()
+	b.complaints = nil // that there is none is what it complains about
+	b.mu.Unlock()
+	b.look("error")
+	b.open("/runs")
+	got := eval[map[string]string](b, `(async () => {
+		const at = (name) => document.querySelector("script[type=module]").src.replace("runs.js", name);
+		await new Promise((ok, no) => { const s = document.createElement("script"); s.src = at("vendor/uPlot.iife.min.js"); s.onload = ok; s.onerror = no; document.head.append(s); });
+		const css = document.createElement("link");
+		css.rel = "stylesheet"; css.href = at("vendor/uPlot.min.css");
+		document.head.append(css);
+		const { Timeline } = await import(at("timeline.js")), { progress } = await import(at("charts.js"));
+		document.getElementById("main").innerHTML = '<section class="card"><h2>Over time</h2><div id="progress" class="plot"></div><div id="timeline" class="timeline"><canvas></canvas></div><p class="legend small"></p></section>';
+		const n = 240, width = 5, machines = [], code = (f) => btoa(String.fromCharCode(...Array.from({ length: n }, (_, i) => f(i))));
+		for (let m = 0; m < 24; m++) {
+			const from = m < 4 ? 0 : 20 + m, to = 200 + (m * 7) % 40;
+			machines.push({ id: "i-0abc" + String(m).padStart(4, "0"), type: "m6i.xlarge", zone: "us-east-1" + "abc"[m % 3], price: 0.19, slots: 4, from: from * width, to: to * width, attempts: 40, failed: m % 5, busy_seconds: 300, cost_usd: 0.05,
+				busy: code((i) => i > from && i < to - 10 ? 150 + (i * 37 + m * 11) % 105 : 0), function: code((i) => i < 100 ? 0 : i < 160 ? 1 : 2), bad: code((i) => m === 9 && i > 120 && i < 126 ? 120 : 0) });
+		}
+		const data = { start: "2026-01-01T00:00:00Z", seconds: n * width, width, functions: ["clean", "features", "report"], machines,
+			done: Array.from({ length: n }, (_, i) => Math.round(9e5 / (1 + Math.exp(-(i - 110) / 22)))), failed: Array.from({ length: n }, (_, i) => i * 12), cost: Array.from({ length: n }, (_, i) => i * i * 0.0001) };
+		const out = {};
+		const timeline = new Timeline(document.getElementById("timeline"), { open() {}, say(text) { if (text) out.said = text; }, legend(list) { out.legend = list.map((l) => l[0]).join(" "); } });
+		timeline.load(data);
+		progress(document.getElementById("progress"), data);
+		await new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)));
+		const box = timeline.canvas.getBoundingClientRect(), row = timeline.place[9];
+		timeline.canvas.dispatchEvent(new PointerEvent("pointermove", { clientX: box.left + timeline.left + (timeline.right - timeline.left) * 123 / n, clientY: box.top + row.y + 3, bubbles: true }));
+		out.canvas = String(document.querySelectorAll("#progress canvas").length);
+		return out;
+	})()`)
+	if got["legend"] != "clean features report" || got["canvas"] != "1" || !strings.Contains(got["said"], "i-0abc0009 (m6i.xlarge, us-east-1a)") || !strings.Contains(got["said"], "features") {
+		t.Errorf("%v", got)
+	}
+	b.look("fleet")
+	b.quiet()
+}
+
+// TestBrowserSignsIn enters the token, and not another.
+func TestBrowserSignsIn(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts a browser")
+	}
+	t.Parallel()
+	s := newServed(t, nil)
+	s.serve("--token", "correct horse battery")
+	b := newBrowser(t, s.base)
+	b.open("/schedules")
+	b.await("it asks for the token", `location.pathname === "/login"`)
+	b.look("login")
+	b.do("a wrong one", chromedp.SendKeys("#token", "wrong"), chromedp.Click("form button"))
+	b.await("it is refused", `document.querySelector(".wrong")?.innerText === "That is not it."`)
+	b.mu.Lock()
+	b.complaints = nil // that it is refused is what it complains about
+	b.mu.Unlock()
+	b.do("the right one", chromedp.SendKeys("#token", "correct horse battery"), chromedp.Click("form button"))
+	b.await("it opens", `location.pathname === "/runs" && !location.search`)
+	b.quiet()
+}
