@@ -53,3 +53,20 @@ func TestMemoryThatIsAskedFor(t *testing.T) {
 		t.Errorf("after a third time it is %s", st)
 	}
 }
+
+// A machine that is lost before any task has ended says nothing of how long
+// they take: the next range is no larger for it.
+func TestLostMachineSaysNothingOfTasks(t *testing.T) {
+	t.Parallel()
+	s := remoteState(t, "name: p\nfunctions:\n  a:\n    command: [x]\n    map: {range: 300}\n", 300)
+	_ = s.handOutRemote(map[string]int{"a": 2}, 1)
+	s.applyOutcomes(&outcomes{function: "a", at: 2, list: []task.Outcome{{Index: 0, Attempt: 1, Status: task.Failed, Cause: task.CauseMachine, Machine: "i-1"}}}, 10)
+	if m := s.byName["a"].meanSeconds(); m >= 0 {
+		t.Errorf("a task takes %g s", m)
+	}
+	for _, r := range s.handOutRemote(map[string]int{"a": 20}, 1e18) {
+		if r.To-r.From > 1 {
+			t.Errorf("tasks %d to %d are handed out at once", r.From, r.To)
+		}
+	}
+}

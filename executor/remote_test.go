@@ -159,7 +159,7 @@ func TestRangeSizes(t *testing.T) {
 		for i := range tt.ended + tt.cached {
 			f.move(i, task.Succeeded)
 		}
-		f.cached, f.seconds = tt.cached, tt.seconds*float64(tt.ended)
+		f.cached, f.timed, f.timedSeconds = tt.cached, tt.ended, tt.seconds*float64(tt.ended)
 		if per, ahead := f.size(tt.slots); per != tt.per || ahead != tt.ahead {
 			t.Errorf("%s: %d in a range, %d ahead; want %d and %d", tt.name, per, ahead, tt.per, tt.ahead)
 		}

@@ -75,8 +75,8 @@ func (f *function) size(slots int) (per, ahead int) {
 
 // meanSeconds is how long an attempt took on average; negative if none has ended.
 func (f *function) meanSeconds() float64 {
-	if ended := f.counts[task.Succeeded] - f.cached + f.counts[task.Failed] + f.retries; ended > 0 {
-		return f.seconds / float64(ended)
+	if f.timed > 0 {
+		return f.timedSeconds / float64(f.timed)
 	}
 	return -1
 }

@@ -82,8 +82,11 @@ type function struct {
 	cached  int
 	retries int
 	seconds float64 // sum over attempts
-	mean    float64 // seconds of a recent task, smoothed; < 0: unknown
-	stopped bool    // on_failure: stop took effect
+	// timed attempts ran to an end of their own, for timedSeconds in all.
+	timed        int
+	timedSeconds float64
+	mean         float64 // seconds of a recent task, smoothed; < 0: unknown
+	stopped      bool    // on_failure: stop took effect
 
 	ready   ranges // never handed out, or given back
 	retryAt []retryItem

@@ -276,6 +276,10 @@ func (s *State) outcome(f *function, oc *task.Outcome, noRetry bool, at, pos int
 	t.attempts[i] = uint16(min(max(int(t.attempts[i]), oc.Attempt), 65535))
 	t.flags[i] &^= taskCached
 	f.seconds += oc.Seconds
+	if oc.Attempt > 0 && oc.Cause != task.CauseMachine && oc.Status != task.Cancelled { // a lost attempt says nothing
+		f.timed++
+		f.timedSeconds += oc.Seconds
+	}
 	s.fleet.worked(oc.Machine, f.spec.Name, oc.Seconds)
 	if s.counted != nil {
 		s.counted(f.spec.Name, oc)

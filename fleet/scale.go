@@ -173,7 +173,8 @@ func (s *state) launches(now time.Time) map[*kindState]int {
 		if k.asked > 0 || now.Before(k.wait) { // one launch of a kind at a time
 			return
 		}
-		n = min(n, s.wanted(k, now)-s.count(k)-out[k])
+		// Who finds nothing to take leaves again, and was paid for.
+		n = min(n, s.wanted(k, now)-s.count(k)-out[k], s.workFor(k).takeable())
 		if k.most >= 0 {
 			n = min(n, k.most-s.count(k)-out[k])
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/cloud/cloudtest"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/fleet"
+	"github.com/coiled-jobs/coiled-jobs/task"
 )
 
 // till is what a cloud bills, by its own prices.
@@ -185,6 +186,13 @@ func money(t *testing.T, seed uint64) {
 	if diff := report.CostUSD - spent; !deserted && (diff < -0.02-0.03*spent || diff > 0.02+0.15*spent) {
 		t.Errorf("$%.3f were reported, $%.3f spent", report.CostUSD, spent)
 	}
+	if t.Failed() {
+		say(t, w)
+		for _, m := range machinesOf(t, w) {
+			i := x.ended[m.ID]
+			t.Logf("%s %s: %.0f s to %.0f s, counted to %.0f s: %s", m.ID, m.Kind, m.Joined.Sub(w.begun).Seconds(), i.Ends.Sub(w.begun).Seconds(), m.Ended.Sub(w.begun).Seconds(), m.Why)
+		}
+	}
 }
 
 // harm ends machines and coordinators until the run has ended, or its last
@@ -222,4 +230,14 @@ func harm(t *testing.T, w *World, r **Run, rng *rand.Rand) bool {
 			return false
 		}
 	}
+}
+
+// machinesOf is the machines that a run has recorded.
+func machinesOf(t *testing.T, w *World) []task.Machine {
+	t.Helper()
+	v, err := executor.OpenView(t.Context(), w.Store(), "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v.Machines()
 }
