@@ -121,6 +121,7 @@ func (w *watched) look(ctx context.Context, poll bool) error {
 	if !poll {
 		w.used = time.Now()
 	}
+	ended := w.report.Status.Final()
 	w.mu.Unlock()
 	if fresh {
 		return nil
@@ -131,8 +132,10 @@ func (w *watched) look(ctx context.Context, poll bool) error {
 			return err
 		}
 		w.view = v
-	} else if err := w.view.Refresh(ctx); err != nil { // also of one that had ended: retry goes on with it
-		return err
+	} else if ended { // retry may have gone on with it; of others Report reads what is new
+		if err := w.view.Refresh(ctx); err != nil {
+			return err
+		}
 	}
 	report, err := w.view.Report(ctx)
 	if err != nil {

@@ -214,6 +214,10 @@ func (s *Server) oops(w http.ResponseWriter, r *http.Request, err error) {
 	if err == nil || r.Context().Err() != nil {
 		return
 	}
+	if s.guard.bearer(r) { // a program
+		s.fail(w, r, err)
+		return
+	}
 	code := codeOf(err)
 	title := "Something went wrong"
 	switch code {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"compress/gzip"
 	"encoding/json"
 	"fmt"
@@ -39,7 +40,14 @@ func shown(t *testing.T, args ...string) (s *served, run string) {
 	if runtime.GOOS == "windows" {
 		t.Skip("runs on this machine need Linux or macOS")
 	}
+	return shownIn(t, "", args...)
+}
+
+// shownIn is shown with another store.
+func shownIn(t *testing.T, store string, args ...string) (s *served, run string) {
+	t.Helper()
 	s = newServed(t, map[string]string{"p/shown.yaml": servedPipeline, "secret": "not for everybody"})
+	s.store = cmp.Or(store, s.store)
 	cmd := s.command("apply", "p/shown.yaml", "--json")
 	out, err := cmd.Output()
 	var exit *exec.ExitError
@@ -176,6 +184,10 @@ func TestServeWithAToken(t *testing.T) {
 	}
 	if out, err := s.command("schedules", "--json", "p").Output(); err != nil || !strings.Contains(string(out), `"paused": true`) {
 		t.Errorf("%v %s", err, out)
+	}
+
+	if resp, body := s.ask(http.MethodPost, "/runs/nothing/retry", url.Values{}, bearer...); resp.StatusCode != http.StatusNotFound || !strings.HasPrefix(body, `{"error":`) {
+		t.Errorf("retry of nothing: %s %s", resp.Status, body)
 	}
 
 	// A person enters it once.
@@ -355,6 +367,32 @@ func TestServeTraces(t *testing.T) {
 		var exit *exec.ExitError
 		if out, err := cmd.CombinedOutput(); !asExit(err, &exit) || exit.ExitCode() != exitUsage || !strings.Contains(string(out), "OTLP over HTTP") {
 			t.Errorf("--otlp %s: %v %s", bad, err, out)
+		}
+	}
+}
+
+// With a store in a bucket the page shows and does the same.
+func TestServeFromABucket(t *testing.T) {
+	store, _ := bucketStore(t)
+	s, run := shownIn(t, store)
+	for path, want := range map[string]string{"/runs": run, "/runs/" + run: "1 failed", "/runs/" + run + "/failures": "img src=x", "/runs/" + run + "/tasks/work/1": "alert(3)",
+		"/api/runs/" + run + "/grid/work": "sfs", "/api/runs/" + run + "/timeline": `"done"`, "/schedules": "0 3 1 1 *", "/metrics": "coiled_jobs_store_up 1"} {
+		if resp, body := s.get(path); resp.StatusCode != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s: %s, without %q\n%.2000s", path, resp.Status, want, body)
+		}
+	}
+	_, page := s.get("/schedules")
+	m := hiddenCsrf.FindStringSubmatch(page)
+	if m == nil {
+		t.Fatal("the page has no value for its actions")
+	}
+	for _, action := range []string{"pause", "resume"} {
+		if resp, body := s.ask(http.MethodPost, "/schedules/shown/"+action, url.Values{"csrf": {m[1]}}); resp.StatusCode != http.StatusSeeOther {
+			t.Errorf("%s: %s %s", action, resp.Status, body)
+		}
+		out, err := s.command("schedules", "--json", "p").Output()
+		if paused := strings.Contains(string(out), `"paused": true`); err != nil || paused != (action == "pause") {
+			t.Errorf("after %s: %v %s", action, err, out)
 		}
 	}
 }

@@ -1,5 +1,7 @@
 import { colour, onTheme, seconds } from "./page.js";
 
+const spans = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 28800, 43200, 86400, 172800, 604800, 1209600];
+
 const axis = () => ({ stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif", labelFont: "11px system-ui, sans-serif" });
 const short = (n) => n >= 1e6 ? `${+(n / 1e6).toFixed(1)}M` : n >= 1e4 ? `${+(n / 1e3).toFixed(1)}k` : `${+n.toFixed(2)}`;
 
@@ -32,7 +34,7 @@ export function progress(root, data) {
     cursor: { drag: { x: false, y: false }, points: { size: 6 } },
     scales: { x: { time: false }, y: { range: (_, lo, hi) => [0, Math.max(1, hi)] }, "$": { range: (_, lo, hi) => [0, hi || 0.01] } },
     axes: [
-      { ...axis(), values: (_, v) => v.map(seconds), size: 30 },
+      { ...axis(), incrs: spans, values: (_, v) => v.map(seconds), size: 30 },
       { ...axis(), values: (_, v) => v.map((n) => Number.isInteger(n) ? short(n) : ""), size: 52, label: "attempts", labelSize: 18 },
       ...(data.cost ? [{ ...axis(), scale: "$", side: 1, grid: { show: false }, values: (_, v) => v.map((n) => `$${+n.toPrecision(3)}`), size: 58, label: "cost", labelSize: 18 }] : []),
     ],
@@ -55,7 +57,7 @@ export function durations(root) {
     width, height: 230, legend: { show: false }, padding: [12, 12, 0, 0],
     cursor: { drag: { x: false, y: false } },
     scales: { y: { range: (_, lo, hi) => [0, hi * 1.1 || 1] } },
-    axes: [{ ...axis(), size: 40 }, { ...axis(), values: (_, v) => v.map(seconds), size: 64 }],
+    axes: [{ ...axis(), size: 40 }, { ...axis(), incrs: spans, values: (_, v) => v.map(seconds), size: 64 }],
     series: [
       {},
       { label: "succeeded", stroke: colour("--succeeded"), paths: () => null, points: { show: true, size: 8, fill: colour("--succeeded") } },

@@ -131,6 +131,7 @@ export function niceStep(length, parts) {
 
 function shorten(ctx, text, width) {
   if (ctx.measureText(text).width <= width) return text;
-  while (text.length > 1 && ctx.measureText(`${text}…`).width > width) text = text.slice(0, -1);
-  return `${text}…`;
+  // The end is what tells names of machines apart.
+  while (text.length > 1 && ctx.measureText(`…${text}`).width > width) text = text.slice(1);
+  return `…${text}`;
 }
