@@ -118,6 +118,9 @@ func (a *app) stateDir() (string, error) {
 		return filepath.Join(dir, program), nil
 	}
 	home := a.getenv("HOME")
+	if u, err := user.Current(); home == "" && err == nil {
+		home = u.HomeDir // under systemd or cron it may not be told
+	}
 	if !filepath.IsAbs(home) {
 		return "", fmt.Errorf("cannot tell where to keep runs: HOME is %q; set HOME, or XDG_STATE_HOME to a folder", home)
 	}
