@@ -21,7 +21,7 @@ func BenchmarkFleet(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		p := newPerson(b, r, fmt.Sprint("bench-", n))
-		p.write(map[string]string{"pipeline.yaml": fmt.Sprintf(tinyPipeline, "3s", "date +%s%N > $COILED_JOBS_RESULT")})
+		p.write(map[string]string{"pipeline.yaml": fmt.Sprintf(tinyPipeline, "15s", "date +%s%N > $COILED_JOBS_RESULT")})
 		applied := time.Now()
 		p.run(0, "apply", "pipeline.yaml", "--yes")
 		exited := time.Now()

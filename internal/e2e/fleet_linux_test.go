@@ -36,6 +36,18 @@ func TestFleet(t *testing.T) {
 	}
 }
 
+// The same where no variable says where servers are: they have Amazon's names
+// and speak TLS, with which the SDK sends other requests.
+func TestFleetByName(t *testing.T) {
+	t.Parallel()
+	r := hypervisor.Start(t, hypervisor.Options{Buckets: []string{"team"}})
+	newPerson(t, r, "first").begin()
+	testTwoMachines(t, newPerson(t, r, "two-machines"))
+	if left := r.Left(30 * time.Second); len(left) > 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
 // Files, the environment, arguments with anything in them, results large and
 // small, logs and outputs travel.
 func testTwoMachines(t *testing.T, p *person) {
