@@ -123,7 +123,7 @@ func (f *Fleet) drain(id string, n, session int) (int, error) {
 // to have are looked up now and then.
 const (
 	claimsEvery = time.Minute
-	claimsMost  = 500 // at a time, oldest first
+	claimsMost  = 2000 // at a time, oldest first
 )
 
 // lookForClaims finds out, for as long as the fleet works, who has the ranges

@@ -67,8 +67,9 @@ func TestFleets(t *testing.T) {
 					case <-r.Done():
 						done = true
 					case <-progress.C:
-						fmt.Fprintf(os.Stderr, "%5.0f s: %d tasks started, %d machines live of %d, %d notices\n", time.Since(start).Seconds(),
-							w.Started(), w.Alive(), w.Machines(), len(w.Log()))
+						told := append([]string{""}, w.Log()...)
+						fmt.Fprintf(os.Stderr, "%5.0f s: %d tasks started, %d machines live of %d, %d notices %s\n", time.Since(start).Seconds(),
+							w.Started(), w.Alive(), w.Machines(), len(told)-1, told[len(told)-1])
 					}
 					progress.Stop()
 				}
