@@ -263,6 +263,15 @@ func (v *View) record(ctx context.Context, pos int64) (*outcomes, error) {
 // Attempts is every recorded outcome of a task, oldest first.
 func (v *View) Attempts(ctx context.Context, fn string, index int) ([]task.Outcome, error) {
 	var all []task.Outcome
+	// What ended at the first attempt has one outcome, unless the run was taken
+	// up again: then the whole journal is read.
+	if t, ok := v.Task(fn, index); ok && v.state.epoch <= 1 && t.Status.Final() && t.Attempts <= 1 && t.Pos >= 0 {
+		o, err := v.Outcome(ctx, fn, t)
+		if err != nil || o == nil {
+			return nil, err
+		}
+		return []task.Outcome{*o}, nil
+	}
 	err := v.Outcomes(ctx, func(name string, o *task.Outcome) bool {
 		if name == fn && o.Index == index {
 			c := *o
