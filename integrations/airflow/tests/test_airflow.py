@@ -165,7 +165,7 @@ def test_clear_deferred_goes_on_in_the_same_run(started: dict[str, DagRun]) -> N
     run.all_begin()
     run.is_followed()
     run.clear()
-    until("the task is tried again", lambda: run.ti()["try_number"] == 2)
+    until("the task is tried again", lambda: run.ti()["try_number"] >= 2)
     run.go()
     run.reaches("success")
     assert len(run.jobs()) == 1
