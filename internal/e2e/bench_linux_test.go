@@ -17,11 +17,12 @@ import (
 //	end-to-exit      from the end of the last task to the end of apply, machines gone
 func BenchmarkFleet(b *testing.B) {
 	r := hypervisor.Start(b, hypervisor.Options{})
+	newPerson(b, r, "first").begin()
 	var launch, boot, warm, end time.Duration
 	n := 0
 	for b.Loop() {
 		p := newPerson(b, r, fmt.Sprint("bench-", n))
-		p.write(map[string]string{"pipeline.yaml": fmt.Sprintf(tinyPipeline, "15s", "date +%s%N > $COILED_JOBS_RESULT")})
+		p.write(map[string]string{"pipeline.yaml": fmt.Sprintf(tinyPipeline, "40s", "date +%s%N > $COILED_JOBS_RESULT")})
 		applied := time.Now()
 		p.run(0, "apply", "pipeline.yaml", "--yes")
 		exited := time.Now()
