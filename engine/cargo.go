@@ -114,7 +114,7 @@ func (e *Engine) scan(ctx context.Context, dir string, p *spec.Pipeline, k *kind
 		}
 	}
 	// The variables of env_file are handed over like secrets.
-	o := bundle.Options{CacheDir: e.cacheDir(), Without: func(path string) bool { return items[path] || path == filepath.ToSlash(p.EnvFile) }}
+	o := bundle.Options{CacheDir: e.cacheDir(), Name: p.Name, Without: func(path string) bool { return items[path] || path == filepath.ToSlash(p.EnvFile) }}
 	var m *bundle.Manifest
 	for i := len(k.Files) - 1; i >= 0; i-- { // what one function has, all have
 		var err error

@@ -46,6 +46,9 @@ func commit(t *testing.T, to string) {
 		if err != nil || relErr != nil {
 			return errors.Join(err, relErr)
 		}
+		if rel == ".git" && !d.IsDir() {
+			return nil // of a work tree: what is committed there would be in its repository
+		}
 		if d.IsDir() {
 			if slices.Contains([]string{".git", ".cache", "docs", "examples", "bench", "tools", "dist", "bin"}, rel) || d.Name() == "testdata" {
 				return fs.SkipDir
