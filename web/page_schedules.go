@@ -270,7 +270,7 @@ func (s *Server) schedulePage(w http.ResponseWriter, r *http.Request) error {
 		}
 		points := []pointJSON{}
 		for _, t := range d.Past {
-			if t.Seconds > 0 {
+			if t.Seconds > 0 && executor.RunStatus(t.Outcome).Final() {
 				points = append(points, pointJSON{t.Tick.Unix(), t.Seconds, t.Outcome == string(executor.RunSucceeded), t.Run})
 			}
 		}
