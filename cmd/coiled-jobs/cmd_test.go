@@ -107,12 +107,13 @@ func TestHelp(t *testing.T) {
 	}
 	_, out, _ := call(t)
 	for _, verb := range []string{"apply", "plan", "validate", "init", "runs", "status", "logs", "results", "why", "wait", "resume", "retry",
-		"cancel", "rm", "rerun", "outputs", "machines", "gc", "doctor", "report", "schema", "version", "completion"} {
+		"cancel", "rm", "rerun", "outputs", "machines", "gc", "doctor", "report", "schema", "version", "completion",
+		"setup", "instances", "serve", "tick", "schedules", "trigger", "backfill", "pause"} {
 		if !strings.Contains(out, "\n  "+verb+" ") {
 			t.Errorf("the help does not list %s", verb)
 		}
 	}
-	for _, hidden := range []string{"__coordinate", "serve", "no-help"} {
+	for _, hidden := range []string{"__coordinate", "__agent", "__github", "no-help"} {
 		if strings.Contains(out, "\n  "+hidden+" ") {
 			t.Errorf("the help lists %s", hidden)
 		}
@@ -219,14 +220,6 @@ func TestMessage(t *testing.T) {
 	}
 	if got, want := message(errors.New("one\ntwo\x07\n")), "coiled-jobs: one\n"+`two\x07`; got != want {
 		t.Errorf("%q, want %q", got, want)
-	}
-}
-
-func TestNoHome(t *testing.T) {
-	t.Parallel()
-	var errs bytes.Buffer
-	if code := run(context.Background(), []string{"runs"}, nil, io.Discard, &errs, nil); code != 3 || !strings.Contains(errs.String(), "set HOME") {
-		t.Errorf("exit %d: %s", code, errs.String())
 	}
 }
 
