@@ -113,8 +113,14 @@ func (e *Engine) scan(ctx context.Context, dir string, p *spec.Pipeline, k *kind
 			extra[path] = true
 		}
 	}
-	// The variables of env_file are handed over like secrets.
-	o := bundle.Options{CacheDir: e.cacheDir(), Name: p.Name, Without: func(path string) bool { return items[path] || path == filepath.ToSlash(p.EnvFile) }}
+	// What this program keeps does not travel where its folder is below, nor do
+	// the variables of env_file: they are handed over like secrets.
+	own := func(string) bool { return false }
+	if rel, err := filepath.Rel(dir, e.StateDir); err == nil && filepath.IsLocal(rel) {
+		prefix := filepath.ToSlash(rel) + "/"
+		own = func(path string) bool { return strings.HasPrefix(path, prefix) }
+	}
+	o := bundle.Options{CacheDir: e.cacheDir(), Name: p.Name, Without: func(path string) bool { return items[path] || path == filepath.ToSlash(p.EnvFile) || own(path) }}
 	var m *bundle.Manifest
 	for i := len(k.Files) - 1; i >= 0; i-- { // what one function has, all have
 		var err error

@@ -156,6 +156,7 @@ func (p *person) machines() []hypervisor.Machine {
 
 // A machine that waits takes the next run of its kind; then it goes.
 func testKeepalive(t *testing.T, p *person) {
+	p.dir = p.home // what the program keeps there is no code
 	p.write(map[string]string{"pipeline.yaml": fmt.Sprintf(tinyPipeline, "20s", "hostname > $COILED_JOBS_RESULT")})
 	out := p.run(0, "apply", "pipeline.yaml", "--json", "--yes")
 	contains(t, out.stderr, "1 machine waits until")
@@ -169,6 +170,9 @@ func testKeepalive(t *testing.T, p *person) {
 	}
 	if n := len(p.machines()); n != 1 {
 		t.Errorf("%d machines", n)
+	}
+	if codes, err := filepath.Glob(filepath.Join(p.region.S3Dir, "team", "keepalive", "code", "*.json")); err != nil || len(codes) != 1 {
+		t.Errorf("sent: %q, %v", codes, err)
 	}
 	until(t, soon, "the machine goes", func() bool { return !p.machines()[0].Ended.IsZero() })
 	if m := p.machines()[0]; m.How != "powered off" {
