@@ -22,16 +22,21 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "6"); err != nil {
 		panic(err)
 	}
-	os.Exit(m.Run())
+	var err error
+	if programDir, err = os.MkdirTemp("", "coiled-jobs-e2e-"); err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(programDir)
+	os.Exit(code)
 }
+
+// programDir is the folder of program.
+var programDir string
 
 // program is the command line as it is shipped: static, for it is the agent too.
 var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "coiled-jobs-e2e-")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "coiled-jobs")
+	path := filepath.Join(programDir, "coiled-jobs")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, "../../cmd/coiled-jobs")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -76,6 +81,7 @@ func newPerson(t testing.TB, r *hypervisor.Region, name string) *person {
 func (p *person) begin() {
 	p.t.Helper()
 	p.write(map[string]string{"pipeline.yaml": "name: first\ncloud: aws\nfunctions: {f: {run: echo hello, hardware: {vm_type: m5.large, keepalive: 0s}}}\n"})
+	p.run(0, "instances", "--vm-type", "m5.large") // it waits for the lists, apply does not
 	p.run(0, "apply", "pipeline.yaml", "--yes")
 	if err := os.CopyFS(p.prices(), os.DirFS(filepath.Join(p.home, "coiled-jobs", "prices"))); err != nil {
 		p.t.Fatal(err)
