@@ -144,7 +144,7 @@ s=$(curl -sX PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' $m/api/token)
 i() { echo "$1=$(curl -sf -H "X-aws-ec2-metadata-token: $s" $m/meta-data/$1 || echo none)"; }
 i instance-id; i instance-type; i placement/availability-zone; i instance-life-cycle; i spot/instance-action; i iam/security-credentials/
 echo "arguments: <$1> <$2>; $HOME $PWD"
-ls -d `+r.Dir+` /work/main 2>&1 | head -1
+ls -d `+r.Dir+` 2>&1 | head -1
 echo "processes: $(ps -e 2>/dev/null | wc -l)"
 echo 1 >/tmp/x; echo 1 >/etc/changed; (setsid sleep 300 &)
 `, nil)
