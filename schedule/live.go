@@ -1,0 +1,102 @@
+package schedule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/cloud"
+)
+
+// live is the runs of a schedule that go on. Those that have ended are noted
+// in the records of their ticks; those that were left alone are gone on with.
+func (k *Keeper) live(ctx context.Context, s Schedule, now time.Time) ([]LiveRun, error) {
+	var keys []string
+	if err := k.Store.List(ctx, base(s)+"live/", func(o cloud.ObjectInfo) bool { keys = append(keys, o.Key); return true }); err != nil {
+		return nil, err
+	}
+	var list []LiveRun
+	for _, key := range keys {
+		b, err := k.Store.Get(ctx, key)
+		if cloud.KindOf(err) == cloud.KindNotFound {
+			continue
+		}
+		var r liveRun
+		if err != nil || json.Unmarshal(b, &r) != nil {
+			return nil, errors.Join(err, fmt.Errorf("read %s", key))
+		}
+		status, err := k.Runner.Status(ctx, r.Run)
+		switch {
+		case cloud.KindOf(err) == cloud.KindNotFound:
+			status = "removed"
+		case err != nil:
+			return nil, err
+		case status == "interrupted" && r.Resumed < maxResumed:
+			r.Resumed++
+			if err := k.put(ctx, key, r); err != nil {
+				return nil, err
+			}
+			if _, err := k.Runner.Start(ctx, s, RunKey(s, r.Tick), r.Tick); err != nil && !errors.Is(err, ErrBroken) {
+				return nil, err
+			}
+			status = "running"
+		}
+		if status == "running" || status == "pending" {
+			list = append(list, r.LiveRun)
+			continue
+		}
+		rec, err := k.Record(ctx, s, r.Tick)
+		switch {
+		case err != nil && cloud.KindOf(err) != cloud.KindNotFound:
+			return nil, err
+		case err == nil:
+			if rec.State == Starting {
+				list = append(list, r.LiveRun) // its tick is not settled yet
+				continue
+			}
+			rec.Status = status
+			if err := k.put(ctx, RecordKey(s, r.Tick), rec); err != nil {
+				return nil, err
+			}
+		}
+		if err := k.Store.Delete(ctx, key); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(list, func(a, b LiveRun) int { return a.Tick.Compare(b.Tick) })
+	return list, nil
+}
+
+// Pause stops the schedules of a pipeline; its ticks are skipped.
+func (k *Keeper) Pause(ctx context.Context, pipeline string) error {
+	return k.Store.Put(ctx, pausedKey(pipeline), []byte(k.By))
+}
+
+// Resume ends a pause.
+func (k *Keeper) Resume(ctx context.Context, pipeline string) error {
+	return k.Store.Delete(ctx, pausedKey(pipeline))
+}
+
+// Paused says whether the schedules of a pipeline were paused by Pause.
+func (k *Keeper) Paused(ctx context.Context, pipeline string) (bool, error) {
+	_, err := k.Store.Get(ctx, pausedKey(pipeline))
+	if cloud.KindOf(err) == cloud.KindNotFound {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Known says whether anybody ever looked after schedules of a pipeline.
+func (k *Keeper) Known(ctx context.Context, pipeline string) (known bool, err error) {
+	if pipeline == "" || pipeline[0] == '/' {
+		return false, nil
+	}
+	err = k.Store.List(ctx, "schedules/"+pipeline+"/", func(cloud.ObjectInfo) bool { known = true; return false })
+	if cloud.KindOf(err) == cloud.KindInvalid {
+		return false, nil // no name of a pipeline
+	}
+	return known, err
+}
