@@ -62,7 +62,7 @@ Exit codes: 0 done, 1 a function failed, 2 bad usage or pipeline file, 3 could n
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.Version = buildVersion()
 	root.SetVersionTemplate(program + " {{.Version}}\n")
-	root.SetHelpCommand(&cobra.Command{Use: "help [command]", Hidden: true, GroupID: "more",
+	root.SetHelpCommand(&cobra.Command{Use: "help [command]", Short: "Explain a command", Hidden: true, GroupID: "more",
 		RunE: func(_ *cobra.Command, args []string) error {
 			cmd, rest, err := root.Find(args)
 			if err != nil || len(rest) > 0 {
