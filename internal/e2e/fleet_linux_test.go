@@ -69,6 +69,7 @@ functions:
       mkdir -p out
       wc -w < ${{ item.path }} | tool > "out/$COILED_JOBS_INDEX.count"
       hostname > "$COILED_JOBS_RESULT"
+      sleep 0.5   # work enough for the second machine, which may come a few seconds later
     outputs: ["out/${{ index }}.count"]
   big:
     needs: words
