@@ -15,6 +15,7 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/planner"
 	"github.com/coiled-jobs/coiled-jobs/software"
 	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/value"
 )
 
 // cargo is what a run takes along from this computer. Gathering it finds what
@@ -53,7 +54,7 @@ func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipelin
 	}
 	for _, it := range items {
 		err := it.Each(0, it.Len(), func(_ int, item any) error {
-			return eachLocal(item, func(path string) error {
+			return value.EachLocal(item, func(path string) error {
 				c.files[path] = true
 				return nil
 			})

@@ -8,6 +8,7 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/planner"
 	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/value"
 )
 
 // Some maps over local files are expanded while the run goes on, since they
@@ -85,7 +86,7 @@ func (e *Engine) laterFiles(ctx context.Context, p *spec.Pipeline, h *executor.H
 			return err
 		}
 		return items.Each(0, items.Len(), func(_ int, item any) error {
-			return eachLocal(item, func(path string) error {
+			return value.EachLocal(item, func(path string) error {
 				if !filepath.IsLocal(path) {
 					return errNotBelow(f.Name, path)
 				}

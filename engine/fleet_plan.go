@@ -258,7 +258,7 @@ func checkItems(p *Planned) error {
 			continue
 		}
 		err := f.Items.Each(0, f.Items.Len(), func(_ int, item any) error {
-			return eachLocal(item, func(path string) error {
+			return value.EachLocal(item, func(path string) error {
 				if filepath.IsLocal(path) {
 					return nil
 				}
@@ -267,36 +267,6 @@ func checkItems(p *Planned) error {
 		})
 		if err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-// eachLocal calls see with the paths of local files in an item.
-func eachLocal(item any, see func(path string) error) error {
-	switch x := item.(type) {
-	case *value.File:
-		if x.Bucket == "" {
-			return see(x.Path)
-		}
-	case []any:
-		for _, v := range x {
-			if err := eachLocal(v, see); err != nil {
-				return err
-			}
-		}
-	case *value.Object:
-		for _, key := range x.Keys {
-			v, _ := x.Get(key)
-			if err := eachLocal(v, see); err != nil {
-				return err
-			}
-		}
-	case map[string]any:
-		for _, v := range x {
-			if err := eachLocal(v, see); err != nil {
-				return err
-			}
 		}
 	}
 	return nil

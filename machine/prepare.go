@@ -31,7 +31,7 @@ func Prepare(ctx context.Context, j *Job) (*Prepared, error) {
 			return nil, fmt.Errorf("find the local files: %w", err)
 		}
 		p.Place = func(ctx context.Context, _ string, _ int, item any) error {
-			return eachLocal(item, func(path string) error { return placeItem(ctx, files, j.Dir, path) })
+			return value.EachLocal(item, func(path string) error { return placeItem(ctx, files, j.Dir, path) })
 		}
 	}
 	if j.Setup.Software == nil {
@@ -103,28 +103,4 @@ func placeItem(ctx context.Context, files *bundle.Files, dir, path string) error
 		return err
 	})
 	return errors.Join(err, missing)
-}
-
-// eachLocal calls see with the path of each local file in an item.
-func eachLocal(item any, see func(path string) error) error {
-	switch x := item.(type) {
-	case *value.File:
-		if x.Bucket == "" {
-			return see(x.Path)
-		}
-	case []any:
-		for _, v := range x {
-			if err := eachLocal(v, see); err != nil {
-				return err
-			}
-		}
-	case *value.Object:
-		for _, key := range x.Keys {
-			v, _ := x.Get(key)
-			if err := eachLocal(v, see); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -79,3 +79,34 @@ func Ext(p string) string {
 
 // Stem is the name without its last extension.
 func Stem(p string) string { return strings.TrimSuffix(Basename(p), Ext(p)) }
+
+// EachLocal calls see with the path of each local file in an item, wherever in
+// it that is, until one call fails: files that must be where the item is used.
+func EachLocal(item any, see func(path string) error) error {
+	switch x := item.(type) {
+	case *File:
+		if x.Bucket == "" {
+			return see(x.Path)
+		}
+	case []any:
+		for _, v := range x {
+			if err := EachLocal(v, see); err != nil {
+				return err
+			}
+		}
+	case *Object:
+		for _, key := range x.Keys {
+			v, _ := x.Get(key)
+			if err := EachLocal(v, see); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		for _, v := range x {
+			if err := EachLocal(v, see); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
