@@ -58,10 +58,12 @@ func (e *Engine) detachFleet(ctx context.Context, h *executor.Header, p *spec.Pi
 	}
 	e.say("the coordinator of run %s starts on machine %s, a %s; that takes a minute or so, and from then on this process is not needed", h.Run, list[0].ID, list[0].Type)
 	if err := e.awaitMachine(ctx, v, machines, list[0].ID, l.BootLog); err != nil {
-		if ctx.Err() != nil {
+		ended := make(chan error, 1)
+		go func() { ended <- endCoordinator(ctx, machines, h.Run, list[0].ID) }()
+		if ctx.Err() != nil { // at the same time: a signal leaves ten seconds for both
 			err = errors.Join(err, e.takeBack(ctx, h.Run))
 		}
-		return nil, errors.Join(err, endCoordinator(ctx, machines, h.Run, list[0].ID))
+		return nil, errors.Join(err, <-ended)
 	}
 	w, err := e.watch(ctx, h.Run, "")
 	if err != nil {
@@ -109,7 +111,7 @@ func (e *Engine) takeBack(ctx context.Context, run string) error {
 		return fmt.Errorf("run %s: %w", run, err)
 	}
 	if r.Status.Final() {
-		e.say("run %s is cancelled and the machine of its coordinator was ended", run)
+		e.say("run %s is cancelled, and the machine of its coordinator ends", run)
 	} else {
 		e.say("run %s was told to end; look: coiled-jobs status %s", run, run)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sethvargo/go-retry"
 	"github.com/spf13/cobra"
 
 	"github.com/coiled-jobs/coiled-jobs/agent"
@@ -85,13 +86,22 @@ func (a *app) learnEnv(env []string) error {
 	return nil
 }
 
+// identityPatience is how long the metadata service may be silent after a boot.
+const identityPatience = 30 * time.Second
+
 // identity tells which machine this is, and what it costs.
 func (a *app) identity(exe string) func(context.Context) (cloud.Machine, bool) {
 	return func(ctx context.Context) (cloud.Machine, bool) {
-		ctx, stop := context.WithTimeout(ctx, 10*time.Second)
-		defer stop()
 		host := machine.NewEC2(a.getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT"), os.TempDir(), exe, slog.New(slog.DiscardHandler))
-		id, err := host.Identity(ctx)
+		var id machine.Identity
+		// Worth some patience: who does not know which machine it is cannot spare
+		// it when it releases those of its run.
+		err := retry.Do(ctx, retry.WithMaxDuration(identityPatience, retry.NewConstant(time.Second)), func(ctx context.Context) (err error) {
+			ctx, stop := context.WithTimeout(ctx, 10*time.Second)
+			defer stop()
+			id, err = host.Identity(ctx)
+			return retry.RetryableError(err)
+		})
 		if err != nil {
 			fmt.Fprintf(a.messages, "which machine this is cannot be found out, so it is not counted: %v\n", err)
 			return cloud.Machine{}, false
