@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/bundle"
@@ -18,8 +17,7 @@ import (
 const unusedFor = 10 * 24 * time.Hour
 
 // gcContent removes what runs share in the store and no run needs any more:
-// code, local files, environments, and what machines said while they waited
-// for a run. A dry call removes and finds nothing.
+// code, local files, environments.
 func (e *Engine) gcContent(ctx context.Context, runs []string) ([]string, error) {
 	inUse := map[string]bool{}
 	for _, run := range runs {
@@ -57,27 +55,5 @@ func (e *Engine) gcContent(ctx context.Context, runs []string) ([]string, error)
 	}
 	n, err = software.Collect(ctx, e.Store, before)
 	note(n, "environments that nobody has used for 10 days")
-	if err != nil {
-		return did, err
-	}
-	n, err = e.gcPools(ctx)
-	note(n, "notes of machines that are gone")
 	return did, err
-}
-
-// gcPools removes what machines wrote while they waited. No machine lives for
-// longer than its max_life; a week is more than any has.
-func (e *Engine) gcPools(ctx context.Context) (int, error) {
-	var old []string
-	before := e.now().Add(-7 * 24 * time.Hour)
-	err := e.Store.List(ctx, "pools/", func(o cloud.ObjectInfo) bool {
-		if o.Modified.Before(before) && strings.HasSuffix(o.Key, ".json") {
-			old = append(old, o.Key)
-		}
-		return true
-	})
-	if err != nil || len(old) == 0 {
-		return 0, err
-	}
-	return len(old), e.Store.Delete(ctx, old...)
 }
