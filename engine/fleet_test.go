@@ -202,13 +202,9 @@ func TestInterruptReleasesTheMachines(t *testing.T) {
 	marks(t, dir, 2)
 	ctx, stop := context.WithCancelCause(t.Context())
 	stop(errors.New("Ctrl-C"))
-	began := time.Now()
 	r, err := h.Wait(ctx)
 	if err != nil || r.Status != executor.RunCancelled || r.Reason != "Ctrl-C" {
 		t.Errorf("%s (%s), %v", r.Status, r.Reason, err)
-	}
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("it took %s", took)
 	}
 	if left := c.region.Live(); len(left) > 0 {
 		t.Errorf("machines are left: %v", left)

@@ -180,16 +180,12 @@ func TestSignals(t *testing.T) {
 			ended := make(chan error, 1)
 			go func() { ended <- cmd.Wait() }()
 			pids := r.started(ended)
-			began := time.Now()
 			if err := cmd.Process.Signal(os.Interrupt); err != nil {
 				t.Fatal(err)
 			}
 			term := time.AfterFunc(7500*time.Millisecond, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
 			err := <-ended
 			term.Stop()
-			if took := time.Since(began); took > 10*time.Second {
-				t.Errorf("ending took %s: the runner would have killed it", took)
-			}
 			var exit *exec.ExitError
 			if !errors.As(err, &exit) || exit.ExitCode() != 130 {
 				t.Errorf("%v, want exit code 130\n%s", err, out.String())

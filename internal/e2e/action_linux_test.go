@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // step is a step of a GitHub job, as scripts/action/main.js starts it.
@@ -45,7 +44,7 @@ func testActionKilled(t *testing.T, p *person) {
 		t.Fatal(err)
 	}
 	<-s.ended
-	out := p.step("cleanup").wait(0, 2*time.Minute)
+	out := p.step("cleanup").wait(0, soon)
 	contains(t, out.stderr, "cancelled: 1 task")
 	if got := p.output("status"); got != "cancelled" {
 		t.Errorf("status %s", got)
@@ -65,11 +64,11 @@ functions:
     outputs: [made.txt]
     hardware: {vm_type: m5.large, keepalive: 0s}
 `})
-	p.step("run", "INPUT_DETACH=true").wait(0, 2*time.Minute)
+	p.step("run", "INPUT_DETACH=true").wait(0, soon)
 	if got := p.output("status"); got != "running" {
 		t.Errorf("status %s", got)
 	}
-	p.step("cleanup").wait(0, 10*time.Second)
+	p.step("cleanup").wait(0, soon)
 	run, store := p.output("run"), p.output("store")
 	if store != p.store {
 		t.Errorf("store %s, want %s", store, p.store)
@@ -78,7 +77,7 @@ functions:
 		t.Fatal(err)
 	}
 	q := p.elsewhere()
-	out := q.step("run", "INPUT_COMMAND=wait", "INPUT_RUN="+run, "INPUT_STORE="+store).wait(0, 3*time.Minute)
+	out := q.step("run", "INPUT_COMMAND=wait", "INPUT_RUN="+run, "INPUT_STORE="+store).wait(0, soon)
 	contains(t, out.stderr, "succeeded: 1 task", "1 output brought to")
 	if b, err := os.ReadFile(filepath.Join(q.dir, "made.txt")); err != nil || string(b) != "done\n" {
 		t.Errorf("%v %q", err, b)

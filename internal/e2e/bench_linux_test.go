@@ -45,7 +45,7 @@ func BenchmarkFleet(b *testing.B) {
 	}
 	for end := time.Now().Add(time.Minute); len(r.Live()) > 0 && time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 	}
-	if left := r.Left(10 * time.Second); len(left) > 0 {
+	if left := r.Left(soon); len(left) > 0 {
 		b.Errorf("left: %q", left)
 	}
 }

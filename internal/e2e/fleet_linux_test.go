@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/internal/hypervisor"
 )
@@ -31,7 +30,7 @@ func TestFleet(t *testing.T) {
 			})
 		}
 	})
-	if left := r.Left(30 * time.Second); len(left) > 0 {
+	if left := r.Left(soon); len(left) > 0 {
 		t.Errorf("left: %q", left)
 	}
 }
@@ -43,7 +42,7 @@ func TestFleetByName(t *testing.T) {
 	r := hypervisor.Start(t, hypervisor.Options{Buckets: []string{"team"}})
 	newPerson(t, r, "first").begin()
 	testTwoMachines(t, newPerson(t, r, "two-machines"))
-	if left := r.Left(30 * time.Second); len(left) > 0 {
+	if left := r.Left(soon); len(left) > 0 {
 		t.Errorf("left: %q", left)
 	}
 }
@@ -188,14 +187,11 @@ func testCancel(t *testing.T, p *person) {
 		out, err := p.command("logs", "latest", "f").Output()
 		return err == nil && strings.Contains(string(out), "it runs")
 	})
-	begun := time.Now()
 	if err := cmd.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
-	s := cmd.wait(130, 12*time.Second).status(t)
-	if took := time.Since(begun); took > 10*time.Second {
-		t.Errorf("it took %v", took)
-	}
+	// That it takes 10 s at most is shown in virtual time, by fleet/sim.
+	s := cmd.wait(130, soon).status(t)
 	if s.Status != "cancelled" || s.Functions["f"].Cancelled != 1 {
 		t.Errorf("%+v", s)
 	}

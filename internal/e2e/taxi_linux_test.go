@@ -123,7 +123,7 @@ func TestTaxiInDisaster(t *testing.T) {
 			t.Errorf("%s differs:\n%.300s\nwant\n%.300s", name, got[name], want[name])
 		}
 	}
-	if left := r.Left(45 * time.Second); len(left) > 0 { // the example has a keepalive of 30 s
+	if left := r.Left(soon); len(left) > 0 { // the example has a keepalive of 30 s
 		t.Errorf("left: %q", left)
 	}
 }
