@@ -134,6 +134,11 @@ func (f *Fleet) beatSeen(r beatRead, now time.Time) {
 	}
 	m.seen, m.lastRead, m.silent, m.rejoin = now, now, 0, false
 	m.beat = b
+	if m.busy() || b.State != wire.StateWorking {
+		m.idleFrom = time.Time{}
+	} else if m.idleFrom.IsZero() {
+		m.idleFrom = now
+	}
 	m.answers = b.Epoch == s.epoch
 	m.known = max(m.known, b.Segments)
 	if b.Slots > 0 {

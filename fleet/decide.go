@@ -63,7 +63,7 @@ const (
 	// waitingTooLong is how long a range may lie on the queue while machines
 	// have nothing to do; then it is sent again.
 	waitingTooLong = 10 * time.Minute
-	// idleRun is how long machines may all have nothing to do until people are told.
+	// idleRun is how long machines may have nothing to do until people are told.
 	idleRun = 5 * time.Minute
 	// preparesTooLong is how long a machine may install software until people
 	// are told.
@@ -196,15 +196,16 @@ func sameControl(a, b wire.Control) bool {
 func (s *state) decideWarnings(now time.Time) []action {
 	var acts []action
 	for _, k := range s.kinds {
+		// A heartbeat between two ranges shows a machine without any: who finds
+		// none has had none for a while.
 		idle := 0
-		idleSince := now
 		for _, m := range s.machines {
-			if m.kind == k && m.phase == working && m.beat.State == wire.StateWorking && !m.busy() {
+			if m.kind == k && m.phase == working && !m.idleFrom.IsZero() && now.Sub(m.idleFrom) > idleRun {
 				idle++
 			}
-			if m.kind == k && m.busy() {
-				idleSince = now.Add(time.Hour) // it is not the whole kind
-			}
+		}
+		if idle == 0 {
+			continue
 		}
 		var old []*heldRange
 		stuck := false
@@ -212,16 +213,10 @@ func (s *state) decideWarnings(now time.Time) []action {
 			if r.kind != k || r.holder != "" {
 				continue
 			}
-			if r.sent.Before(idleSince) {
-				idleSince = r.sent
-			}
 			stuck = stuck || now.Sub(r.sent) > idleRun
 			if now.Sub(r.sent) > waitingTooLong {
 				old = append(old, r)
 			}
-		}
-		if idle == 0 {
-			continue
 		}
 		if stuck {
 			acts = append(acts, actWarn{"queue " + k.Name, fmt.Sprintf("work for %s has lain on its queue for more than %s, and %d machines have nothing to do: is sqs:ReceiveMessage allowed to the machines' role?",

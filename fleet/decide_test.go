@@ -311,7 +311,10 @@ func TestWhenControlIsWritten(t *testing.T) {
 
 func TestWarnings(t *testing.T) {
 	t.Parallel()
-	waits := func(s *state, d time.Duration) {
+	waits := func(s *state, d, idle time.Duration) {
+		for _, m := range s.machines {
+			m.idleFrom = start.Add(-idle)
+		}
 		s.ranges["1-1"] = &heldRange{Range: cloud.Range{ID: "1-1", Function: "f", To: 1}, kind: s.kinds[0], sent: start.Add(-d)}
 	}
 	for name, c := range map[string]struct {
@@ -319,12 +322,13 @@ func TestWarnings(t *testing.T) {
 		want   string
 	}{
 		"none":                {func(*state) {}, ""},
-		"a queue":             {func(s *state) { waits(s, 6*time.Minute) }, "queue k"},
-		"a queue, for longer": {func(s *state) { waits(s, 11*time.Minute) }, "queue k, resend 1"},
+		"a queue":             {func(s *state) { waits(s, 6*time.Minute, 6*time.Minute) }, "queue k"},
+		"a queue, for longer": {func(s *state) { waits(s, 11*time.Minute, 6*time.Minute) }, "queue k, resend 1"},
+		"between two ranges":  {func(s *state) { waits(s, 11*time.Minute, 4*time.Minute) }, ""},
 		"all are busy": {func(s *state) {
-			waits(s, 11*time.Minute)
+			waits(s, 11*time.Minute, 0)
 			for _, m := range s.machines {
-				m.beat.Held = []cloud.Range{{ID: "1-2"}}
+				m.idleFrom = time.Time{}
 			}
 		}, ""},
 		"idle": {func(s *state) { s.lastBusy = start.Add(-6 * time.Minute) }, "idle"},

@@ -86,6 +86,9 @@ func TestFleets(t *testing.T) {
 				if c.within > 0 && makespan > c.within*least {
 					t.Errorf("the makespan is %.3f of the bound", makespan/least)
 				}
+				for _, line := range w.Log() {
+					t.Errorf("nobody did harm, but %s", line)
+				}
 				if used < c.used {
 					t.Errorf("%.3f of the billed seconds were used", used)
 				}
