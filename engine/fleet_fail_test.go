@@ -27,7 +27,7 @@ func TestMachinesCannotStart(t *testing.T) {
 	c := newCloud(t)
 	c.broken.Store(true)
 	h := apply(t, c.engine("TOKEN=geheim"), ApplyOptions{File: write(t, "pipeline.yaml", brokenPipeline)})
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	r, err := h.Wait(ctx)
 	if err == nil || !strings.Contains(err.Error(), "the machine did not start: it ended before it said hello\nboot\nagent.gz: FAILED") ||

@@ -77,7 +77,7 @@ func TestRunOnAFleet(t *testing.T) {
 // marks waits until so many tasks have begun, by the files that they make.
 func marks(t *testing.T, dir string, n int) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {

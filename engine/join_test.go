@@ -61,7 +61,7 @@ func startWaiting(t *testing.T, e *Engine, key string) (h *Handle, p *Planned, d
 	for len(h.Live()) == 0 {
 		select {
 		case <-tick.C:
-		case <-time.After(30 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatal("the task does not start")
 		}
 	}

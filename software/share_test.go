@@ -159,7 +159,6 @@ func TestWaitForBuilder(t *testing.T) {
 	}
 	c := m.config(store, sw, dir, root)
 	c.ID = id
-	c.pace.dead = 300 * time.Millisecond
 	// The other machine has the claim, refreshes it, and takes longer than the
 	// dead may be silent.
 	b := newMachine(t, "i-builds")
@@ -181,7 +180,7 @@ func TestWaitForBuilder(t *testing.T) {
 	select {
 	case err := <-done:
 		t.Fatalf("it did not wait: %v", err)
-	case <-time.After(900 * time.Millisecond): // three times the silence of the dead
+	case <-time.After(c.pace.dead + time.Second):
 	}
 	if err := other.install(t.Context()); err != nil {
 		t.Fatal(err)

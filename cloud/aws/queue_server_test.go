@@ -55,7 +55,7 @@ func TestQueueServer(t *testing.T) {
 		if err := a.Send(t.Context(), want); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 		defer cancel()
 		d, err := b.Receive(ctx)
 		if err != nil || d.Range != want {

@@ -108,7 +108,7 @@ func (b *browser) do(what string, actions ...chromedp.Action[chromedp.Void]) {
 
 // text is what can be read in an element now.
 func (b *browser) text(selector string) string {
-	ctx, stop := context.WithTimeout(b.ctx, 10*time.Second)
+	ctx, stop := context.WithTimeout(b.ctx, patience)
 	defer stop()
 	s, _ := chromedp.Run(ctx, chromedp.Evaluate[string](fmt.Sprintf("document.querySelector(%q)?.innerText ?? ''", selector)))
 	return s
@@ -156,7 +156,7 @@ func (b *browser) open(path string) {
 // picture writes a screenshot for people to look at.
 func (b *browser) picture(name string) {
 	b.t.Helper()
-	ctx, stop := context.WithTimeout(b.ctx, 20*time.Second)
+	ctx, stop := context.WithTimeout(b.ctx, patience)
 	defer stop()
 	// From the top, unless a task is shown beside the page.
 	_, _ = chromedp.Run(ctx, chromedp.Evaluate[chromedp.Void](`document.querySelector("dialog[open]") ? undefined : window.scrollTo(0, 0); undefined`))

@@ -281,7 +281,7 @@ func (k *killed) nothingLeft() {
 	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		left := processesWith(k.token)
 		if len(left) == 0 {

@@ -80,7 +80,7 @@ func (p *person) run(code int, args ...string) string {
 // eventually repeats a look until it shows something.
 func (p *person) eventually(want string, args ...string) {
 	p.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		out := p.run(0, args...)
 		if strings.Contains(out, want) {

@@ -346,7 +346,7 @@ func TestServeTraces(t *testing.T) {
 		}
 	}
 	mark := filepath.Join(s.store, "runs", run, "traced")
-	for range 100 {
+	for range 1000 {
 		if _, err := os.Stat(mark); err == nil {
 			break
 		}

@@ -59,10 +59,10 @@ func (r *rig) started(ended <-chan error) (pids []int) {
 	return pids
 }
 
-// gone fails the test unless the process groups end within seconds.
+// gone fails the test unless the process groups end.
 func gone(t *testing.T, pids []int) {
 	t.Helper()
-	deadline := time.Now().Add(15 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for _, pid := range pids {
 		for {
 			err := syscall.Kill(-pid, 0)
@@ -228,7 +228,7 @@ func TestJoinedIsLeft(t *testing.T) {
 	if err := second.Start(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if b, err := os.ReadFile(file); err == nil && strings.Contains(string(b), `"others":true`) {
 			break
 		}
