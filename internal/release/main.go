@@ -21,6 +21,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -162,6 +163,14 @@ func (r *release) check(ctx context.Context) error {
 	}
 	if got := firstHeading(string(b)); got != r.version {
 		return fmt.Errorf("CHANGELOG.md begins with %q: rename that heading to \"## %s\" in the commit of the release", got, r.version)
+	}
+	// The compiler writes the tag into the program: without it here the bytes are others.
+	tags, err := r.git(ctx, "tag", "--points-at", "HEAD")
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(strings.Fields(tags), "v"+r.version) {
+		return fmt.Errorf("the commit has no tag v%s: git tag it, or git fetch --tags", r.version)
 	}
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -223,12 +224,58 @@ func install(t *testing.T, action, server string, env ...string) (program, said 
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(repository(t), "scripts", "action-install"))
-	cmd.Env = append(os.Environ(), "ACTION_PATH="+action, "RUNNER_TOOL_CACHE="+t.TempDir(), "GITHUB_SERVER_URL="+server, "GITHUB_TOKEN=x", "ACTION_REPOSITORY=", "ACTION_REF=", "VERSION=")
+	cmd.Env = append(os.Environ(), "ACTION_PATH="+action, "RUNNER_TOOL_CACHE="+t.TempDir(), "GITHUB_SERVER_URL="+server,
+		"GITHUB_API_URL="+server+"/api", "GITHUB_TOKEN=x", "ACTION_REPOSITORY=", "ACTION_REF=", "VERSION=")
 	cmd.Env = append(cmd.Env, env...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	return strings.TrimSpace(string(out)), stderr.String(), err
+}
+
+// A private release is nowhere but in the API, and only for who has a token.
+func TestPrivateRelease(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	exe := filepath.Join(dir, "exe")
+	if err := os.WriteFile(exe, []byte("#!/bin/sh\necho private\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	archive := fmt.Sprintf("coiled-jobs_1.2.3_%s_%s.tar.gz", runtime.GOOS, runtime.GOARCH)
+	if err := writeTar(filepath.Join(dir, archive), []file{{exe, "coiled-jobs", 0o755}}, time.Unix(0, 0)); err != nil {
+		t.Fatal(err)
+	}
+	packed := read(t, dir)[archive]
+	assets := map[string][]byte{"11": packed, "12": fmt.Appendf(nil, "%x  %s\n", sha256.Sum256(packed), archive)}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		number, asset := strings.CutPrefix(r.URL.Path, "/api/repos/o/r/releases/assets/")
+		switch {
+		case r.Header.Get("Authorization") != "Bearer x":
+			http.NotFound(w, r)
+		case r.URL.Path == "/api/repos/o/r/releases/tags/v1.2.3":
+			one := func(number, name string) string {
+				return fmt.Sprintf("{\n  \"url\": \"https://api.example.com/repos/o/r/releases/assets/%s\",\n  \"id\": %s,\n  \"name\": \"%s\",\n  "+
+					"\"uploader\": {\"url\": \"https://api.example.com/users/u\"}}", number, number, name)
+			}
+			fmt.Fprintf(w, "{\"url\": \"https://api.example.com/repos/o/r/releases/1\", \"name\": \"v1.2.3\", \"assets\": [%s, %s]}",
+				one("11", archive), one("12", "checksums.txt"))
+		case asset && assets[number] != nil && r.Header.Get("Accept") == "application/octet-stream":
+			w.Write(assets[number])
+		default:
+			http.NotFound(w, r)
+		}
+	}))
+	t.Cleanup(server.Close)
+	program, said, err := install(t, repository(t), server.URL, "VERSION=v1.2.3", "ACTION_REPOSITORY=o/r")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	if out, err := exec.CommandContext(t.Context(), program).Output(); err != nil || string(out) != "private\n" {
+		t.Errorf("%v %q", err, out)
+	}
+	if _, said, err := install(t, repository(t), server.URL, "VERSION=v1.2.3", "ACTION_REPOSITORY=o/r", "GITHUB_TOKEN="); err == nil || !strings.Contains(said, "there is no release v1.2.3") {
+		t.Errorf("without a token: %v %s", err, said)
+	}
 }
 
 // Which version is installed, by what the action knows of itself.
@@ -350,6 +397,10 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := run(t.Context(), root, []string{"-version", "v1.2.3"}); err == nil || !strings.Contains(err.Error(), "not committed") {
+		t.Errorf("%v", err)
+	}
+	git(t, root, "-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false", "commit", "-q", "-a", "-m", "x")
+	if err := run(t.Context(), root, []string{"-version", "v1.2.3"}); err == nil || !strings.Contains(err.Error(), "has no tag v1.2.3") {
 		t.Errorf("%v", err)
 	}
 }
