@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"slices"
 	"time"
@@ -15,7 +14,6 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/planner"
 	"github.com/coiled-jobs/coiled-jobs/spec"
 	"github.com/coiled-jobs/coiled-jobs/task"
-	"github.com/coiled-jobs/coiled-jobs/value"
 )
 
 // View is a reader's picture of a run: the fold of its journal, up to date as
@@ -337,153 +335,6 @@ func (v *View) EachResult(ctx context.Context, fn string, yield func(t TaskRepor
 		return fmt.Errorf("no function %q in this run", fn)
 	}
 	return v.rd.eachResult(ctx, f, func(i int, res []byte) bool { return yield(f.report(i), res) })
-}
-
-// EachItem calls yield for the items of the tasks from to to-1 in index order
-// (nil for an unmapped function, and for a task whose item is not known yet).
-func (v *View) EachItem(ctx context.Context, fn string, from, to int, yield func(index int, item any) bool) error {
-	f := v.state.byName[fn]
-	if f == nil {
-		return fmt.Errorf("no function %q in this run", fn)
-	}
-	switch {
-	case f.spec.Map == nil:
-		for i := from; i < to; i++ {
-			if !yield(i, nil) {
-				return nil
-			}
-		}
-		return nil
-	case f.from != nil:
-		return v.eachUpstream(ctx, f, from, to, yield)
-	}
-	it, err := v.loadItems(ctx, fn)
-	if err != nil || it == nil {
-		return err
-	}
-	err = it.Each(from, min(to, it.Len()), func(i int, item any) error {
-		if !yield(i, item) {
-			return errStop
-		}
-		return nil
-	})
-	if errors.Is(err, errStop) {
-		return nil
-	}
-	return err
-}
-
-func (v *View) eachUpstream(ctx context.Context, f *function, from, to int, yield func(int, any) bool) error {
-	for i := from; i < to; i++ {
-		b, err := v.Result(ctx, f.from.spec.Name, i)
-		if err != nil {
-			return err
-		}
-		item, err := value.DecodeOrdered(b)
-		if err != nil {
-			return err
-		}
-		if !yield(i, item) {
-			return nil
-		}
-	}
-	return nil
-}
-
-func (v *View) loadItems(ctx context.Context, fn string) (planner.Items, error) {
-	if it, ok := v.items[fn]; ok {
-		return it, nil
-	}
-	it, err := LoadItems(ctx, v.store, v.Header.Run, fn)
-	if cloud.KindOf(err) == cloud.KindNotFound {
-		return nil, nil // expanded later, or never
-	}
-	if err != nil {
-		return nil, err
-	}
-	v.items[fn] = it
-	return it, nil
-}
-
-// logPage is how much Log returns at a time.
-const logPage = 1 << 20
-
-// Log is output of an attempt of a task (0: the last one, or the one that
-// runs) from byte off on, at most a page of it. done says that the attempt
-// has ended and nothing follows what was returned.
-func (v *View) Log(ctx context.Context, fn string, index, attempt int, off int64) (data []byte, done bool, err error) {
-	var live []task.Live
-	if !v.state.status.Final() {
-		if live, err = v.Live(ctx); err != nil {
-			return nil, false, err
-		}
-	}
-	for _, l := range live {
-		if l.Function == fn && l.Index == index && (attempt == 0 || attempt == l.Attempt) {
-			if l.Log.Key == "" {
-				return nil, false, nil
-			}
-			data, err := v.readLog(ctx, l.Log.Key, l.Log.Off+off, logPage)
-			return data, false, err
-		}
-	}
-	o, err := v.attempt(ctx, fn, index, attempt)
-	if err != nil {
-		return nil, false, err
-	}
-	if o == nil {
-		t, _ := v.Task(fn, index)
-		return nil, t.Status.Final(), nil
-	}
-	left := o.Log.Len - off
-	if left <= 0 {
-		return nil, true, nil
-	}
-	data, err = v.readLog(ctx, o.Log.Key, o.Log.Off+off, min(left, logPage))
-	return data, err == nil && int64(len(data)) >= left, err
-}
-
-// attempt is an attempt of a task (0: the last); of an earlier one only what
-// its log needs; nil if there is none.
-func (v *View) attempt(ctx context.Context, fn string, index, attempt int) (*task.Outcome, error) {
-	if attempt == 0 {
-		t, ok := v.Task(fn, index)
-		if !ok {
-			return nil, nil
-		}
-		return v.Outcome(ctx, fn, t)
-	}
-	if t, ok := v.Task(fn, index); ok && t.Attempts == attempt {
-		return v.Outcome(ctx, fn, t)
-	}
-	if v.earlier == nil || v.known != v.next {
-		v.earlier, v.known = map[attemptOf]*task.Outcome{}, v.next
-		err := v.Outcomes(ctx, func(name string, o *task.Outcome) bool {
-			if t, ok := v.Task(name, o.Index); ok && o.Attempt < t.Attempts {
-				v.earlier[attemptOf{name, o.Index, o.Attempt}] = &task.Outcome{Index: o.Index, Status: o.Status, Cause: o.Cause,
-					Attempt: o.Attempt, Log: o.Log}
-			}
-			return true
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return v.earlier[attemptOf{fn, index, attempt}], nil
-}
-
-func (v *View) readLog(ctx context.Context, key string, off, n int64) ([]byte, error) {
-	// Most logs are short, and who follows one gets a few lines at a time.
-	b := make([]byte, min(n, 16<<10))
-	got, err := v.store.ReadAt(ctx, key, b, off)
-	if got == len(b) && int64(got) < n {
-		b = make([]byte, n)
-		got, err = v.store.ReadAt(ctx, key, b, off)
-	}
-	if errors.Is(err, io.EOF) || cloud.KindOf(err) == cloud.KindNotFound {
-		err = nil
-	}
-	return b[:got], err
 }
 
 // Coordinator is the host and process of the last coordinator.

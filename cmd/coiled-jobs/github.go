@@ -1,11 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -21,21 +17,6 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/github"
 	"github.com/coiled-jobs/coiled-jobs/spec"
 	"github.com/coiled-jobs/coiled-jobs/ui"
-)
-
-// The names of the variables in which the runner hands over the inputs of
-// action.yml, and scripts/action/main.js what it knows of the step. They never
-// become part of a command line, and tasks do not see them.
-const (
-	githubInput  = "INPUT_"
-	githubMemory = "COILED_JOBS_STEP_FILE"
-)
-
-// githubInputs are the inputs of action.yml that are read here, githubOthers
-// those that scripts/action/main.js reads.
-var (
-	githubInputs = []string{"file", "command", "params", "cloud", "store", "key", "max-cost", "detach", "run", "outputs", "matrix"}
-	githubOthers = []string{"working-directory", "version", "token"}
 )
 
 // newGithubCmd is what action.yml calls; everything it is told is in the
@@ -87,26 +68,6 @@ func newGithubStep(a *app) *githubStep {
 		a.storeFlag = s
 	}
 	return g
-}
-
-func (g *githubStep) input(name string) string {
-	return strings.TrimSpace(g.given[inputVariable(name)])
-}
-
-// inputVariable is how the runner hands over an input.
-func inputVariable(name string) string { return githubInput + strings.ToUpper(name) }
-
-func (g *githubStep) flag(name string, unset bool) (bool, error) {
-	switch v := strings.ToLower(g.input(name)); v {
-	case "":
-		return unset, nil
-	case "false", "no", "0":
-		return false, nil
-	case "true", "yes", "1":
-		return true, nil
-	default:
-		return false, usagef("%s: %q is neither true nor false", name, v)
-	}
 }
 
 func (g *githubStep) run(ctx context.Context) error {
@@ -180,74 +141,6 @@ func (g *githubStep) inRepository(path string) string {
 		return path
 	}
 	return filepath.ToSlash(rel)
-}
-
-// params are the lines name=value, or a JSON object.
-func (g *githubStep) params() (map[string]string, error) {
-	text := g.input("params")
-	if strings.HasPrefix(text, "{") {
-		var object map[string]json.RawMessage
-		if err := json.Unmarshal([]byte(text), &object); err != nil {
-			return nil, usagef("params: begins like a JSON object but is none: %v", err)
-		}
-		params := map[string]string{}
-		for name, raw := range object {
-			var s string
-			switch err := json.Unmarshal(raw, &s); {
-			case err == nil && string(raw) != "null":
-				params[name] = s
-			case raw[0] == '{' || raw[0] == '[' || string(raw) == "null":
-				return nil, usagef("params: %s: write text, a number, true or false", name)
-			default:
-				params[name] = string(raw)
-			}
-		}
-		return params, nil
-	}
-	var lines []string
-	for line := range strings.Lines(text) {
-		if line = strings.TrimRight(line, "\r\n"); strings.TrimSpace(line) != "" {
-			lines = append(lines, strings.TrimLeft(line, " \t"))
-		}
-	}
-	return parseParams(lines)
-}
-
-// options is the inputs as flags of apply and plan.
-func (g *githubStep) options() (o engine.ApplyOptions, err error) {
-	o = engine.ApplyOptions{File: g.file, Cloud: g.input("cloud")}
-	if !slices.Contains([]string{"", "local", "aws"}, o.Cloud) {
-		return o, usagef("cloud: %q; write local or aws", o.Cloud)
-	}
-	if o.Params, err = g.params(); err != nil {
-		return o, err
-	}
-	if m := g.input("max-cost"); m != "" {
-		if o.MaxCost, err = parseDollars(m); err != nil {
-			return o, err
-		}
-	}
-	return o, checkFile(o.File)
-}
-
-// key names the run of this step in this run of the workflow: "re-run failed
-// jobs" joins it, or goes on with it. Other parameters are another run.
-func (g *githubStep) key(o engine.ApplyOptions) string {
-	if key := g.input("key"); key != "" {
-		return key
-	}
-	a := g.app
-	id := a.getenv("GITHUB_RUN_ID")
-	if id == "" || a.getenv("ACT") == "true" && id == "1" {
-		return "" // not GitHub; act calls all its runs 1
-	}
-	params, err := json.Marshal(o.Params) // keys are sorted
-	if err != nil {
-		return ""
-	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%q %q %s %q", g.inRepository(o.File), o.Cloud, params, g.input("matrix")))
-	return strings.Join([]string{"github", a.getenv("GITHUB_REPOSITORY"), id, a.getenv("GITHUB_JOB"),
-		a.getenv("GITHUB_ACTION"), hex.EncodeToString(sum[:6])}, "/")
 }
 
 func (g *githubStep) apply(ctx context.Context) error {
@@ -513,54 +406,4 @@ func (g *githubStep) end(run *github.Run) error {
 	g.annotate(run.Annotations())
 	return g.outputs(map[string]string{"run": r.Run, "status": string(r.Status), "cost": fmt.Sprintf("%.4f", r.CostUSD),
 		"summary": run.Line(), "results": strings.TrimSuffix(run.Store, "/") + "/" + executor.Prefix(r.Run), "store": run.Store})
-}
-
-func (g *githubStep) plan(ctx context.Context) error {
-	a := g.app
-	o, err := g.options()
-	if err != nil {
-		return err
-	}
-	var text bytes.Buffer
-	shown := newApp(a.stdin, &text, a.stderr, a.environ)
-	shown.storeFlag = a.storeFlag
-	plan := &planOptions{app: shown, ApplyOptions: o}
-	plan.prices.ApplyOptions, plan.prices.Assume = o, assumed
-	if err := runPlan(ctx, plan); err != nil {
-		return err
-	}
-	end := github.Group(a.messages, "plan of "+filepath.Base(g.file))
-	quiet := github.Quiet(a.messages)
-	fmt.Fprint(a.messages, text.String())
-	quiet()
-	end()
-	body := "### 🗺️ Plan of " + github.Escape(filepath.Base(g.file)) + "\n\n" + github.Fence(planText(text.String()), maxComment)
-	g.summarize(body)
-	return g.outputs(map[string]string{"status": "planned", "summary": body})
-}
-
-// maxComment leaves room for words around a plan in a comment, which may have
-// 65536 characters.
-const maxComment = 60 << 10
-
-// planText aligns the table of a plan, which has tabs in a pipe.
-func planText(text string) string {
-	var t ui.Table
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	for i, line := range lines {
-		cells := strings.Split(line, "\t")
-		if i > 0 && len(cells) == 1 {
-			break
-		}
-		t.Rows = append(t.Rows, cells)
-	}
-	if len(t.Rows) == 0 || len(t.Rows[0]) == 1 {
-		return text
-	}
-	t.Header = make([]string, len(t.Rows[0]))
-	var b bytes.Buffer
-	if t.Write(&b, ui.Style{}, 0) != nil {
-		return text
-	}
-	return strings.TrimLeft(b.String(), "\n") + strings.Join(lines[len(t.Rows):], "\n")
 }
