@@ -191,6 +191,9 @@ func wordContext(leaf syntax.Node, inner []syntax.Node, heredoc bool) (place, st
 		if pattern, reason = paramWord(param, leaf, inner); reason != "" {
 			return 0, reason
 		}
+		if assignsDefault(param) && !heredoc && !strings.HasSuffix(shape, "dw") {
+			return 0, "outside of double quotes the shell splits what ${" + param.Param.Value + ":=...} gives: write \"${...}\""
+		}
 	}
 	switch {
 	case heredoc && single, heredoc && strings.Contains(shape, "d"):
@@ -243,6 +246,12 @@ func paramWord(param *syntax.ParamExp, leaf syntax.Node, inner []syntax.Node) (p
 		return false, "shells treat & and quotes in a replacement differently"
 	}
 	return false, inArithmetic // an index, or a slice
+}
+
+// assignsDefault says that it is ${x:=...}, which gives the value of x: unlike
+// ${x:-...}, quotes in it do not protect what comes out.
+func assignsDefault(param *syntax.ParamExp) bool {
+	return param.Exp != nil && (param.Exp.Op == syntax.AssignUnset || param.Exp.Op == syntax.AssignUnsetOrNull)
 }
 
 func quotedDelimiter(w *syntax.Word) bool {

@@ -30,6 +30,8 @@ var rejectedScripts = []struct{ script, want string }{
 	{`declare -n r=${{ item }}`, "r is an integer or a reference"},
 	{`declare -i "n=${{ item }}"`, "with -i the shell looks into the value"},
 	{`declare -a "l=${{ item }}"`, "with -a the shell can parse the value as a list"},
+	{`echo ${x:=${{ item }}}`, "outside of double quotes the shell splits"},
+	{`echo ${x="${{ item }}"}`, "outside of double quotes the shell splits"},
 	{"cat <<'EOF'\n${{ item }}\nEOF", "delimiter is quoted"},
 	{"cat <<\\EOF\n${{ item }}\nEOF", "delimiter is quoted"},
 	{"cat <<\"EOF\"\n${{ item }}\nEOF", "delimiter is quoted"},
