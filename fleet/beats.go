@@ -122,7 +122,7 @@ func (f *Fleet) beatSeen(r beatRead, now time.Time) {
 		moved = false // that was before it was invited
 	}
 	if !moved {
-		if !m.lastRead.IsZero() && m.phase != booting {
+		if !m.lastRead.IsZero() {
 			m.silent += now.Sub(m.lastRead)
 		}
 		m.lastRead = now

@@ -79,6 +79,9 @@ func (f *Fleet) noBoot(m *machine, why string) {
 		f.terminate([]*machine{m}, why)
 	}
 	f.end(m, why, time.Now())
+	if time.Since(m.seen)-m.silent >= bootWithin {
+		return // nobody could read the store for so long: it could not either, and the next may
+	}
 	if m.kind == nil {
 		f.bootFailed(m, why, false)
 		return

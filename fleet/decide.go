@@ -109,7 +109,7 @@ func (s *state) decideMachines(now time.Time) []action {
 		case m.losing || m.phase == ended:
 		case m.phase == booting && gone:
 			acts = append(acts, actBootLog{m, "it ended before it said hello"})
-		case m.phase == booting && now.Sub(m.seen) > m.bootWithin():
+		case m.phase == booting && m.silent > m.bootWithin():
 			acts = append(acts, actBootLog{m, fmt.Sprintf("it did not say hello within %s", m.bootWithin())})
 		case m.phase == booting:
 		case (gone || m.phase == left) && (m.reading || m.folded < m.known): // its last words first
@@ -134,7 +134,8 @@ func orText(s, otherwise string) string {
 	return otherwise
 }
 
-// bootWithin is how long the machine may take until its first heartbeat.
+// bootWithin is how long the machine may take until its first heartbeat, while
+// heartbeats can be read.
 func (m *machine) bootWithin() time.Duration {
 	if m.token == "" && !m.listed {
 		return invitedWithin

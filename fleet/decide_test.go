@@ -255,8 +255,9 @@ func TestMachinesThatAreLost(t *testing.T) {
 			s.ranges["1-1"] = &heldRange{holder: "i-1/1", kind: s.kinds[0]}
 		}, "give up: was taken back"},
 		"boots":                  {func(_ *state, m *machine) { m.phase, m.token, m.seen = booting, "t", now.Add(-time.Minute) }, ""},
-		"boots for too long":     {func(_ *state, m *machine) { m.phase, m.token = booting, "t" }, "boot log: it did not say hello within 10m0s"},
-		"does not come":          {func(_ *state, m *machine) { m.phase, m.seen = booting, now.Add(-3*time.Minute) }, "boot log: it did not say hello within 30s"},
+		"boots for too long":     {func(_ *state, m *machine) { m.phase, m.token, m.silent = booting, "t", 11*time.Minute }, "boot log: it did not say hello within 10m0s"},
+		"boots in an outage":     {func(_ *state, m *machine) { m.phase, m.token, m.silent = booting, "t", time.Minute }, ""},
+		"does not come":          {func(_ *state, m *machine) { m.phase, m.silent = booting, 3*time.Minute }, "boot log: it did not say hello within 30s"},
 		"ended in its boot":      {func(_ *state, m *machine) { m.phase, m.seen, m.missing, m.confirmed = booting, now, vanished, true }, "boot log: it ended before it said hello"},
 		"has ended, and counted": {func(_ *state, m *machine) { m.phase, m.missing, m.confirmed = ended, vanished, true }, ""},
 	} {

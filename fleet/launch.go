@@ -252,6 +252,7 @@ func (f *Fleet) join(m *machine) {
 	if was := f.s.machines[m.ID]; was != nil && was.alive() {
 		was.phase, was.rejoin, was.past = booting, true, was.beat.Session
 		was.seen, was.kind, was.missing = time.Now(), m.kind, 0
+		was.silent, was.lastRead = 0, time.Time{}
 		return
 	}
 	f.add(m)

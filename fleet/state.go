@@ -101,7 +101,7 @@ type machine struct {
 	beat     wire.Beat
 	seen     time.Time     // when its heartbeat moved
 	idleFrom time.Time     // since when every heartbeat says that it has nothing to do; zero if the last does not
-	silent   time.Duration // for how long it did not, while it could be read
+	silent   time.Duration // for how long it did not, or was not there, while it could be read
 	lastRead time.Time     // of the last read that succeeded; zero after one that failed
 	listed   bool          // the cloud has shown it
 	missing  int           // listings without it since

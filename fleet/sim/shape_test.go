@@ -235,3 +235,33 @@ func TestOutage(t *testing.T) {
 		})
 	}
 }
+
+// TestOutageWhileBooting: nobody is blamed for a boot during which the store
+// could not be reached. Machines wait for it, for as long as they may without a
+// grant; then others are rented.
+func TestOutageWhileBooting(t *testing.T) {
+	t.Parallel()
+	for down, rented := range map[time.Duration]int{10 * time.Minute: 10, 15 * time.Minute: 20} {
+		synctest.Test(t, func(t *testing.T) {
+			w := world(t, Config{Source: mapOf(200, ""), Seconds: lognormal(5, 30, 0.3), Kind: fleet.Kind{Max: 10}, Latency: latency, Log: logTo()})
+			ctx := t.Context()
+			if err := w.Create(ctx, "r"); err != nil {
+				t.Fatal(err)
+			}
+			r, err := w.Start(ctx, "r")
+			if err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(20 * time.Second) // they boot for 40 s
+			w.Outage(r, true)
+			time.Sleep(down)
+			w.Outage(r, false)
+			report, _, err := r.Wait()
+			w.Wait()
+			succeeded(t, outcome{report: report, err: err}, 200)
+			if n := w.Machines(); n != rented {
+				t.Errorf("after %v: %d machines were rented, want %d", down, n, rented)
+			}
+		})
+	}
+}
