@@ -99,15 +99,15 @@ func (e *Engine) record(ctx context.Context, p *Planned, o ApplyOptions, run str
 	return h, c, err
 }
 
-// itemsOf is the items that are known of a plan.
-func itemsOf(p *Planned) []planner.Items {
-	var list []planner.Items
+// itemsOf is the items that are known of a plan, by function.
+func itemsOf(p *Planned) map[string]planner.Items {
+	by := map[string]planner.Items{}
 	for _, f := range p.Plan.Functions {
 		if f.Items != nil {
-			list = append(list, f.Items)
+			by[f.Name] = f.Items
 		}
 	}
-	return list
+	return by
 }
 
 // newRunID is the pipeline's name, the time, and enough chance that no two

@@ -35,6 +35,7 @@ type cargo struct {
 	// to name in values.
 	secrets, kept, envFile map[string]string
 	files                  map[string]bool // local file items, by path below dir
+	folders                []string        // of outputs, that are there
 	// expect is how many seconds a task takes, by function, by earlier runs.
 	expect map[string]float64
 	dir    string
@@ -45,9 +46,9 @@ type cargo struct {
 	agent map[string]Program // by architecture
 }
 
-// gather finds out what a run takes along. items are those of its maps, as far
-// as they are known.
-func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipeline, q *Quote, items []planner.Items) (*cargo, error) {
+// gather finds out what a run takes along. items are those of its maps, by
+// function, as far as they are known.
+func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipeline, q *Quote, items map[string]planner.Items) (*cargo, error) {
 	c := &cargo{quote: q, files: map[string]bool{}, dir: h.Dir, agent: map[string]Program{}}
 	if err := e.gatherSecrets(c, p, h); err != nil {
 		return nil, err
@@ -70,6 +71,8 @@ func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipelin
 	for _, path := range later {
 		c.files[path] = true
 	}
+	c.folders = outputFolders(executor.Selected(p, h.Functions, h.Only), h.Dir)
+	outputs := madeBy(p, h, items)
 	c.code, c.software = make([]*bundle.Manifest, len(q.Kinds)), make([]string, len(q.Kinds))
 	err = together(len(q.Kinds), func(i int) error {
 		k := &q.Kinds[i]
@@ -80,7 +83,7 @@ func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipelin
 		if err != nil {
 			return usagef("software of %s: %v", k.kind.Base, err)
 		}
-		c.code[i], err = e.scan(ctx, h.Dir, p, k.kind, extra, c.files)
+		c.code[i], err = e.scan(ctx, h.Dir, p, k.kind, extra, c.files, outputs)
 		return err
 	})
 	if err != nil {
@@ -100,7 +103,7 @@ func platformOf(arch string) string {
 
 // scan finds the files that travel for a kind: those of files, the code that
 // its functions name, and others that must be there.
-func (e *Engine) scan(ctx context.Context, dir string, p *spec.Pipeline, k *kind, others []string, items map[string]bool) (*bundle.Manifest, error) {
+func (e *Engine) scan(ctx context.Context, dir string, p *spec.Pipeline, k *kind, others []string, items map[string]bool, outputs *made) (*bundle.Manifest, error) {
 	extra := map[string]bool{}
 	for _, path := range others {
 		extra[path] = true
@@ -121,7 +124,8 @@ func (e *Engine) scan(ctx context.Context, dir string, p *spec.Pipeline, k *kind
 		prefix := filepath.ToSlash(rel) + "/"
 		own = func(path string) bool { return strings.HasPrefix(path, prefix) }
 	}
-	o := bundle.Options{CacheDir: e.cacheDir(), Name: p.Name, Without: func(path string) bool { return items[path] || path == filepath.ToSlash(p.EnvFile) || own(path) }}
+	o := bundle.Options{CacheDir: e.cacheDir(), Name: p.Name, Made: outputs.has,
+		Without: func(path string) bool { return items[path] || path == filepath.ToSlash(p.EnvFile) || own(path) }}
 	var m *bundle.Manifest
 	for i := len(k.Files) - 1; i >= 0; i-- { // what one function has, all have
 		var err error
@@ -273,7 +277,7 @@ func (e *Engine) settle(ctx context.Context, h *executor.Header, p *spec.Pipelin
 		k := &c.quote.Kinds[i]
 		r := kindRecord{Base: k.kind.Base, Region: k.Region, Choices: k.choices}
 		r.Setup.Code, r.Setup.Secrets, r.Setup.EnvFile, r.Setup.NoCache = c.keys[i], secrets, envFile, noCache
-		r.Setup.Files, r.Setup.SoftwareID = c.index, c.software[i]
+		r.Setup.Files, r.Setup.Folders, r.Setup.SoftwareID = c.index, c.folders, c.software[i]
 		if c.software[i] != "" {
 			r.Setup.Software = &k.kind.Software
 		}

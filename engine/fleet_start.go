@@ -74,7 +74,7 @@ func (e *Engine) regather(ctx context.Context, h *executor.Header, p *spec.Pipel
 	if err != nil {
 		return nil, err
 	}
-	var items []planner.Items
+	items := map[string]planner.Items{}
 	for fn := range h.Planned {
 		it, err := executor.LoadItems(ctx, e.Store, h.Run, fn)
 		if cloud.KindOf(err) == cloud.KindNotFound {
@@ -83,7 +83,7 @@ func (e *Engine) regather(ctx context.Context, h *executor.Header, p *spec.Pipel
 		if err != nil {
 			return nil, err
 		}
-		items = append(items, it)
+		items[fn] = it
 	}
 	c, err := e.gather(ctx, h, p, q, items)
 	if err != nil {

@@ -25,6 +25,11 @@ func Prepare(ctx context.Context, j *Job) (*Prepared, error) {
 			return nil, fmt.Errorf("fetch the code: %w", err)
 		}
 	}
+	for _, d := range j.Setup.Folders {
+		if err := os.MkdirAll(filepath.Join(j.Dir, filepath.FromSlash(d)), 0o755); err != nil {
+			return nil, fmt.Errorf("make a folder for outputs: %w", err)
+		}
+	}
 	if j.Setup.Files != "" {
 		files, err := bundle.OpenFiles(ctx, j.Store, j.Setup.Files)
 		if err != nil {

@@ -41,6 +41,9 @@ type Setup struct {
 	// Files is the key of the index of local files that maps fan out over
 	// (package bundle): each lies at its path for its task. "": there are none.
 	Files string `json:"files,omitempty"`
+	// Folders are below the working directory, for tasks to write outputs into;
+	// with nothing in them they are not in Code.
+	Folders []string `json:"folders,omitempty"`
 	// Software is what has to be installed; its files are among those of Code.
 	Software *spec.Software `json:"software,omitempty"`
 	// SoftwareID is the hash under which a built environment is shared; "" if
