@@ -56,7 +56,7 @@ func TestActionInputs(t *testing.T) {
 		}
 	}
 	// The lists are what the sources say.
-	code := sources(t, "github.go", "github_files.go")
+	code := sources(t, "github.go", "github_files.go", "github_inputs.go", "github_plan.go")
 	used := map[string]bool{}
 	for _, m := range regexp.MustCompile(`g\.(?:input|flag)\("([a-z-]+)"`).FindAllStringSubmatch(code, -1) {
 		used[m[1]] = true
