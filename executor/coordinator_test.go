@@ -494,3 +494,48 @@ func TestLostJournalEndsTheCoordinator(t *testing.T) {
 		t.Errorf("the task is recorded as %s", tr.Status)
 	}
 }
+
+// slowStore has journals that take their time for one record.
+type slowStore struct {
+	cloud.Store
+	takes time.Duration
+}
+
+type slowJournal struct {
+	cloud.Journal
+	s *slowStore
+}
+
+func (s *slowStore) OpenJournal(ctx context.Context, key string) (cloud.Journal, error) {
+	j, err := s.Store.OpenJournal(ctx, key)
+	return &slowJournal{j, s}, err
+}
+
+func (j *slowJournal) Append(recs ...[]byte) ([]int64, error) {
+	time.Sleep(j.s.takes)
+	j.s.takes = 0
+	return j.Journal.Append(recs...)
+}
+
+// People hear of a store that takes nothing, and only then.
+func TestStoreThatTakesNothing(t *testing.T) {
+	t.Parallel()
+	for takes, want := range map[time.Duration]int{20 * time.Second: 0, time.Hour: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			g := newRig(t, &slowStore{cloudtest.NewStore(), takes}, "name: p\nfunctions:\n  f: {command: [x]}\n")
+			g.create()
+			if r, err := g.coordinate(context.Background()); err != nil || r.Status != RunSucceeded {
+				t.Errorf("%s, %v", summaryOf(r), err)
+			}
+			told := 0
+			for _, n := range g.notices {
+				if n.Kind == NoticeWarning && strings.Contains(n.Text, "the store has taken nothing for 30s") {
+					told++
+				}
+			}
+			if told != want {
+				t.Errorf("after %s it was told %d times", takes, told)
+			}
+		})
+	}
+}

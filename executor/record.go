@@ -2,6 +2,8 @@ package executor
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/task"
 )
@@ -103,7 +105,7 @@ func (c *Coordinator) append(recs [][]byte) ([]int64, error) {
 	if len(real) == 0 {
 		return pos, nil
 	}
-	got, err := c.journal.Append(real...)
+	got, err := c.appendPatiently(real)
 	if err != nil {
 		return nil, err
 	}
@@ -113,4 +115,23 @@ func (c *Coordinator) append(recs [][]byte) ([]int64, error) {
 		}
 	}
 	return pos, nil
+}
+
+// stalledAfter is how long the journal may take until people are told.
+const stalledAfter = 30 * time.Second
+
+// appendPatiently waits for the journal, which tries on while its store cannot
+// be reached.
+func (c *Coordinator) appendPatiently(recs [][]byte) ([]int64, error) {
+	told := make(chan struct{})
+	stalled := time.AfterFunc(stalledAfter, func() {
+		defer close(told)
+		c.cfg.Notice(Notice{Time: c.cfg.Now(), Kind: NoticeWarning, Text: fmt.Sprintf(
+			"the store has taken nothing for %s; tasks go on, and are recorded when it does", stalledAfter)})
+	})
+	pos, err := c.journal.Append(recs...)
+	if !stalled.Stop() {
+		<-told
+	}
+	return pos, err
 }

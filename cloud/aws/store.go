@@ -32,7 +32,8 @@ type Store struct {
 	// How often a journal's writer writes at the latest, and after how long a
 	// silence it counts as dead.
 	beat, silence time.Duration
-	// patience is how long a journal's writer goes on trying while S3 fails.
+	// patience is how long a journal's writer goes on trying while S3 fails: an
+	// hour without S3 ends no run. Another may take the journal over meanwhile.
 	patience time.Duration
 }
 
@@ -74,7 +75,7 @@ func OpenStore(ctx context.Context, url string) (*Store, error) {
 		prefix += "/"
 	}
 	return &Store{s3: client, loc: cloud.S3Location{Bucket: bucket}, prefix: prefix,
-		beat: 20 * time.Second, silence: time.Minute, patience: 10 * time.Minute}, nil
+		beat: 20 * time.Second, silence: time.Minute, patience: 90 * time.Minute}, nil
 }
 
 // URL is the address of the store: s3://bucket/prefix.
