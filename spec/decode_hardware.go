@@ -3,7 +3,9 @@ package spec
 import (
 	"math"
 	"regexp"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 func (d *decoder) hardwareOf(f *field) Hardware {
@@ -57,12 +59,31 @@ func (d *decoder) hardwareOf(f *field) Hardware {
 		h.Tags = make(map[string]string, len(t.dict))
 		for _, e := range t.dict {
 			h.Tags[e.key.text] = str(e.value, "")
+			d.checkTag(e.value, e.key.text, h.Tags[e.key.text])
+		}
+		if len(t.dict) > maxTags {
+			d.report(t.n.pos, t.path, "%d tags are too many: %d at most, beside those of this program", len(t.dict), maxTags)
 		}
 	}
 	h.AMI, h.Subnet = str(f.get("ami"), ""), str(f.get("subnet"), "")
 	h.SecurityGroup, h.InstanceProfile = str(f.get("security_group"), ""), str(f.get("instance_profile"), "")
 	h.Name = str(f.get("name"), "")
 	return h
+}
+
+// maxTags leaves room for the program's own: Amazon takes 50.
+const maxTags = 40
+
+// checkTag reports tags that Amazon takes nowhere.
+func (d *decoder) checkTag(f *field, key, value string) {
+	switch {
+	case strings.HasPrefix(strings.ToLower(key), "aws:"):
+		d.report(f.n.pos, f.path, "tags that begin with aws: are Amazon's own; choose another name")
+	case utf8.RuneCountInString(key) > 128:
+		d.report(f.n.pos, f.path, "the name of a tag has 128 characters at most")
+	case utf8.RuneCountInString(value) > 256:
+		d.report(f.n.pos, f.path, "the value of a tag has 256 characters at most")
+	}
 }
 
 var (

@@ -115,7 +115,7 @@ func tagsOf(spec cloud.MachineSpec, t Template) map[string]string {
 	set(tagRun, spec.Run)
 	set(tagPool, spec.Pool)
 	set(tagPipeline, t.Pipeline)
-	set(tagOwner, t.Owner)
+	set(tagOwner, ownerTag(t.Owner))
 	set(tagRole, spec.Role)
 	if tagValue.MatchString(t.Store) {
 		set(tagStore, t.Store)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -18,10 +19,22 @@ import (
 // tagValue is what Amazon takes as the value of a tag.
 var tagValue = regexp.MustCompile(`^[A-Za-z0-9 _.:/=+@-]{0,256}$`)
 
+// ownerTag is a person as a tag: what Amazon does not take, such as the
+// backslash of DOMAIN\user, is replaced.
+func ownerTag(owner string) string {
+	clean := []rune(strings.Map(func(r rune) rune {
+		if !tagValue.MatchString(string(r)) {
+			return '_'
+		}
+		return r
+	}, owner))
+	return string(clean[:min(256, len(clean))])
+}
+
 // Tags are those of the file with the ones by which a bill is divided among
-// pipelines and people. What is no tag to Amazon is left out.
+// pipelines and people. What else is no tag to Amazon is left out.
 func Tags(own map[string]string, pipeline, owner string) map[string]string {
-	tags := map[string]string{tagPipeline: pipeline, tagOwner: owner}
+	tags := map[string]string{tagPipeline: pipeline, tagOwner: ownerTag(owner)}
 	for k, v := range own {
 		if _, ok := tags[k]; !ok {
 			tags[k] = v

@@ -2,6 +2,7 @@ package aws
 
 import (
 	"maps"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -110,7 +111,21 @@ func TestTagsOfABill(t *testing.T) {
 	if want := map[string]string{"team": "data", tagPipeline: "taxi", tagOwner: "me@here"}; !maps.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
-	if got := Tags(nil, "", "ümläut"); len(got) > 0 {
+	if got := Tags(nil, "", ""); len(got) > 0 {
 		t.Errorf("%v", got)
+	}
+}
+
+// Whoever applies, machines and queues say who it was, in words that Amazon
+// takes.
+func TestOwnerIsATag(t *testing.T) {
+	t.Parallel()
+	for owner, want := range map[string]string{
+		"me@here": "me@here", `DOMAIN\user@pc`: "DOMAIN_user@pc", "jörg, Zoë <x>@h": "j_rg_ Zo_ _x_@h", "a\nb\xff": "a_b_", strings.Repeat("ü", 300): strings.Repeat("_", 256), "": "",
+	} {
+		queue, machine := Tags(nil, "p", owner)[tagOwner], tagsOf(cloud.MachineSpec{Run: "r"}, Template{Owner: owner})[tagOwner]
+		if queue != want || machine != want {
+			t.Errorf("%q: %q on a queue and %q on a machine, want %q", owner, queue, machine, want)
+		}
 	}
 }
