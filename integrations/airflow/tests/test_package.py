@@ -92,10 +92,13 @@ def examples() -> Any:
 
 def test_examples() -> None:
     """They load, and can be stored as Airflow stores DAGs."""
-    from airflow.serialization.serialized_objects import SerializedDAG
+    try:
+        from airflow.serialization.serialized_objects import DagSerialization as Stored
+    except ImportError:
+        from airflow.serialization.serialized_objects import SerializedDAG as Stored
 
     bag = examples()
     assert not bag.import_errors
     assert sorted(bag.dags) == ["coiled_jobs_example", "coiled_jobs_mapped", "coiled_jobs_plain"]
     for dag in bag.dags.values():
-        SerializedDAG.from_dict(SerializedDAG.to_dict(dag))
+        Stored.from_dict(Stored.to_dict(dag))
