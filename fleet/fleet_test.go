@@ -63,6 +63,18 @@ type named struct {
 
 func (n named) URL() string { return n.name }
 
+// put writes what a machine or a coordinator would.
+func put(t *testing.T, store cloud.Store, key string, v any) {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err == nil {
+		err = store.Put(t.Context(), key, b)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func control(t *testing.T, store cloud.Store) wire.Control {
 	t.Helper()
 	b, err := store.Get(t.Context(), wire.ControlKey("r"))
@@ -230,21 +242,15 @@ func TestNobodyElseKnows(t *testing.T) {
 		store, region := cloudtest.NewStore(), &cloudtest.Region{Default: 10}
 		o := &owner{demand: []task.Demand{running("f", 1, 0, 10)}}
 		f := begin(store, cloudtest.NewFleet(region), o)
-		put := func(key string, v any) {
-			b, _ := json.Marshal(v)
-			if err := store.Put(t.Context(), key, b); err != nil {
-				t.Fatal(err)
-			}
-		}
 		time.Sleep(10 * time.Second)
 		id := region.Live()[0].ID
-		put(wire.BeatKey("r", id), wire.Beat{Machine: id, Session: 1, Kind: "k", Seq: 1, Epoch: 1, State: wire.StateWorking, Slots: 1})
+		put(t, store, wire.BeatKey("r", id), wire.Beat{Machine: id, Session: 1, Kind: "k", Seq: 1, Epoch: 1, State: wire.StateWorking, Slots: 1})
 		told := cloud.Range{Run: "r", Function: "f", From: 0, To: 1, Attempt: 1, ID: "1-1"}
 		late := cloud.Range{Run: "r", Function: "f", From: 1, To: 2, Attempt: 1, ID: "1-2"}
 		if err := f.Queue().Send(t.Context(), told, late); err != nil {
 			t.Fatal(err)
 		}
-		put(wire.ClaimKey("r", "1-1"), wire.Claim{Machine: id, Session: 1, Range: told})
+		put(t, store, wire.ClaimKey("r", "1-1"), wire.Claim{Machine: id, Session: 1, Range: told})
 		time.Sleep(2 * time.Minute) // it falls silent
 		o.note(func() {
 			if len(o.lost) != 1 || len(o.lost[0]) != 1 || o.lost[0][0] != "1-1" {
@@ -254,7 +260,7 @@ func TestNobodyElseKnows(t *testing.T) {
 		if c := control(t, store); len(c.Lost) != 1 || c.Lost[0] != id+"/1" {
 			t.Errorf("lost: %v", c.Lost)
 		}
-		put(wire.ClaimKey("r", "1-2"), wire.Claim{Machine: id, Session: 1, Range: late})
+		put(t, store, wire.ClaimKey("r", "1-2"), wire.Claim{Machine: id, Session: 1, Range: late})
 		time.Sleep(3 * time.Minute)
 		o.note(func() {
 			if len(o.lost) != 2 || o.lost[1][0] != "1-2" {
@@ -275,12 +281,6 @@ func TestCutOffAfterReport(t *testing.T) {
 		store, region := cloudtest.NewStore(), &cloudtest.Region{Default: 10}
 		o := &owner{demand: []task.Demand{running("f", 1, 0, 10)}}
 		f := begin(store, cloudtest.NewFleet(region), o)
-		put := func(key string, v any) {
-			b, _ := json.Marshal(v)
-			if err := store.Put(t.Context(), key, b); err != nil {
-				t.Fatal(err)
-			}
-		}
 		time.Sleep(10 * time.Second)
 		id := region.Live()[0].ID
 		r := cloud.Range{Run: "r", Function: "f", From: 0, To: 1, Attempt: 1, ID: "1-1"}
@@ -288,7 +288,7 @@ func TestCutOffAfterReport(t *testing.T) {
 			t.Fatal(err)
 		}
 		beat := wire.Beat{Machine: id, Session: 1, Kind: "k", Seq: 1, Epoch: 1, State: wire.StateWorking, Slots: 1, Held: []cloud.Range{r}}
-		put(wire.BeatKey("r", id), beat)
+		put(t, store, wire.BeatKey("r", id), beat)
 		time.Sleep(10 * time.Second)
 		for n, s := range []wire.Segment{
 			{Session: 1, Ended: []string{"1-1"}, Batches: []task.Batch{{Function: "f", Outcomes: []task.Outcome{{Attempt: 1, Status: task.Succeeded}}}}},
@@ -304,7 +304,7 @@ func TestCutOffAfterReport(t *testing.T) {
 			}
 		}
 		beat.Session, beat.Seq, beat.Segments, beat.Held = 2, 1, 2, nil
-		put(wire.BeatKey("r", id), beat)
+		put(t, store, wire.BeatKey("r", id), beat)
 		time.Sleep(20 * time.Second)
 		o.note(func() {
 			if len(o.lost) > 0 || !slices.Equal(o.folded, []string{id + "/1 1", id + "/2 2"}) {
@@ -325,19 +325,13 @@ func TestUntaggedMachine(t *testing.T) {
 	for _, dead := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			store := cloudtest.NewStore()
-			put := func(key string, v any) {
-				b, _ := json.Marshal(v)
-				if err := store.Put(t.Context(), key, b); err != nil {
-					t.Fatal(err)
-				}
-			}
-			put(wire.ControlKey("r"), wire.Control{Epoch: 1, Until: time.Now().Add(10 * time.Minute)})
+			put(t, store, wire.ControlKey("r"), wire.Control{Epoch: 1, Until: time.Now().Add(10 * time.Minute)})
 			r := cloud.Range{Run: "r", Function: "f", From: 0, To: 1, Attempt: 1, ID: "1-1"}
 			beat := wire.Beat{Machine: "i-warm", Session: 1, Kind: "k", Seq: 7, Epoch: 1, At: time.Now(), State: wire.StateWorking, Slots: 1, Held: []cloud.Range{r}}
 			if dead {
 				beat.At = beat.At.Add(-5 * time.Minute)
 			}
-			put(wire.BeatKey("r", "i-warm"), beat)
+			put(t, store, wire.BeatKey("r", "i-warm"), beat)
 			o := &owner{}
 			f := beginAs(2, store, cloudtest.NewFleet(&cloudtest.Region{}), o)
 			time.Sleep(20 * time.Second)
@@ -350,7 +344,7 @@ func TestUntaggedMachine(t *testing.T) {
 				if !dead {
 					beat.Epoch, beat.At = 2, time.Now()
 					beat.Seq++
-					put(wire.BeatKey("r", "i-warm"), beat)
+					put(t, store, wire.BeatKey("r", "i-warm"), beat)
 				}
 				time.Sleep(20 * time.Second)
 			}

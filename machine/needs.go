@@ -68,6 +68,16 @@ func (st *stay) start(ctx context.Context, fn string, epoch int) (*wire.Start, e
 // follow remembers where what the tasks of a range follow lies; unfollow
 // forgets it.
 func (st *stay) follow(r cloud.Range) {
+	st.following(r, func(ranges map[string]cloud.Range) { ranges[r.ID] = r })
+}
+
+func (st *stay) unfollow(r cloud.Range) {
+	st.following(r, func(ranges map[string]cloud.Range) { delete(ranges, r.ID) })
+}
+
+// following changes the ranges that follow the same function as r does, if it
+// follows one.
+func (st *stay) following(r cloud.Range, change func(ranges map[string]cloud.Range)) {
 	if r.Upstream == "" {
 		return
 	}
@@ -78,18 +88,7 @@ func (st *stay) follow(r cloud.Range) {
 	if n.following[from] == nil {
 		n.following[from] = map[string]cloud.Range{}
 	}
-	n.following[from][r.ID] = r
-}
-
-func (st *stay) unfollow(r cloud.Range) {
-	if r.Upstream == "" {
-		return
-	}
-	from := st.followed(r.Function)
-	n := st.needs
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	delete(n.following[from], r.ID)
+	change(n.following[from])
 }
 
 // followed is the function whose tasks those of fn follow one by one.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,22 +36,31 @@ func regionsOf(ctx context.Context, e *engine.Engine, named string) ([]string, e
 	return list, nil
 }
 
+// accountRegions is where to look in the account, each by its name.
+func accountRegions(ctx context.Context, e *engine.Engine, named string) ([]string, error) {
+	who, err := aws.WhoAmI(ctx, named)
+	if err != nil {
+		return nil, err
+	}
+	list, err := regionsOf(ctx, e, named)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		list[i] = cmp.Or(list[i], who.Region)
+	}
+	return list, nil
+}
+
 // gcAccount removes what runs left in the account, and, of the account's own
 // bucket, runs beyond their retention.
 func (o *gcOptions) gcAccount(ctx context.Context, e *engine.Engine) (left []aws.Leftover, lines []string, err error) {
-	who, err := aws.WhoAmI(ctx, o.cloud.region)
-	if err != nil {
-		return nil, nil, err
-	}
-	regions, err := regionsOf(ctx, e, o.cloud.region)
+	regions, err := accountRegions(ctx, e, o.cloud.region)
 	if err != nil {
 		return nil, nil, err
 	}
 	var errs []error
 	for _, region := range regions {
-		if region == "" {
-			region = who.Region
-		}
 		found, did, err := o.gcRegion(ctx, e, region)
 		left, lines = append(left, found...), append(lines, did...)
 		errs = append(errs, err)

@@ -147,19 +147,12 @@ func (o *machinesOptions) localMachines(ctx context.Context, e *engine.Engine) (
 // rentedMachines is the machines that EC2 shows now, whatever is recorded of
 // them: everybody's, since what is left over is nobody's.
 func (o *machinesOptions) rentedMachines(ctx context.Context, e *engine.Engine) ([]machineLine, error) {
-	who, err := aws.WhoAmI(ctx, o.cloud.region)
-	if err != nil {
-		return nil, err
-	}
-	regions, err := regionsOf(ctx, e, o.cloud.region)
+	regions, err := accountRegions(ctx, e, o.cloud.region)
 	if err != nil {
 		return nil, err
 	}
 	var lines []machineLine
 	for _, region := range regions {
-		if region == "" {
-			region = who.Region
-		}
 		m, err := aws.OpenMachines(ctx, aws.MachinesOptions{Region: region})
 		if err != nil {
 			return nil, err

@@ -60,16 +60,10 @@ type scheduleJSON struct {
 
 func runSchedules(ctx context.Context, o *schedulesOptions) error {
 	a := o.app
-	e, err := a.engine(ctx)
+	files, broken, k, err := a.scheduled(ctx, o.paths)
 	if err != nil {
 		return err
 	}
-	files, err := e.ScheduledFiles(o.paths)
-	if err != nil {
-		return err
-	}
-	broken := a.tellBroken(files)
-	k := e.Keeper()
 	now := time.Now()
 	list := []scheduleJSON{}
 	for _, f := range files {
@@ -114,16 +108,23 @@ func describeSchedule(ctx context.Context, k *schedule.Keeper, s schedule.Schedu
 	return j, err
 }
 
-// tellBroken prints what is wrong with files and returns how many are.
-func (a *app) tellBroken(files []engine.ScheduledFile) int {
-	n := 0
+// scheduled reads pipeline files, prints what is wrong with those that are
+// broken and counts them, and gives the keeper of their schedules.
+func (a *app) scheduled(ctx context.Context, paths []string) (files []engine.ScheduledFile, broken int, k *schedule.Keeper, err error) {
+	e, err := a.engine(ctx)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	if files, err = e.ScheduledFiles(paths); err != nil {
+		return nil, 0, nil, err
+	}
 	for _, f := range files {
 		if f.Err != nil {
-			n++
+			broken++
 			fmt.Fprintln(a.messages, message(f.Err))
 		}
 	}
-	return n
+	return files, broken, e.Keeper(), nil
 }
 
 func (a *app) printSchedules(list []scheduleJSON) error {

@@ -40,16 +40,10 @@ and its ticks count from then on. Runs go on in the background.`,
 
 func runTick(ctx context.Context, o *tickOptions) error {
 	a := o.app
-	e, err := a.engine(ctx)
+	files, broken, k, err := a.scheduled(ctx, o.paths)
 	if err != nil {
 		return err
 	}
-	files, err := e.ScheduledFiles(o.paths)
-	if err != nil {
-		return err
-	}
-	broken := a.tellBroken(files)
-	k := e.Keeper()
 	all := []schedule.Record{}
 	var failed error
 	for _, f := range files {
