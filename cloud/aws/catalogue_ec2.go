@@ -34,25 +34,24 @@ func (r *catalogueReader) offers(ctx context.Context) ([]hardware.Offer, error) 
 		zones <- z
 		failed <- err
 	}()
-	var offers []hardware.Offer
-	in := &ec2.DescribeInstanceTypesInput{MaxResults: aws.Int32(100)}
-	for {
-		out, err := r.ec2.DescribeInstanceTypes(ctx, in)
+	offers, err := pages(ctx, r, "types", func(token string, to *[]hardware.Offer) (string, error) {
+		out, err := r.ec2.DescribeInstanceTypes(ctx, &ec2.DescribeInstanceTypesInput{MaxResults: aws.Int32(100), NextToken: tokenOf(token)})
 		if err != nil {
-			<-zones
-			return nil, mapError(ctx, "list", "the instance types of "+r.region, err)
+			return "", mapError(ctx, "list", "the instance types of "+r.region, err)
 		}
 		for i := range out.InstanceTypes {
-			offers = append(offers, hardware.Offer{Type: typeOf(&out.InstanceTypes[i])})
+			*to = append(*to, hardware.Offer{Type: typeOf(&out.InstanceTypes[i])})
 		}
-		if in.NextToken = out.NextToken; aws.ToString(in.NextToken) == "" {
-			break
-		}
-	}
+		return aws.ToString(out.NextToken), nil
+	})
 	where := <-zones
+	if err != nil {
+		return nil, err
+	}
 	if err := <-failed; err != nil {
 		return nil, err
 	}
+	r.forget("types", "zones")
 	for i := range offers {
 		offers[i].Zones = where[offers[i].Name]
 	}
@@ -63,21 +62,32 @@ func (r *catalogueReader) offers(ctx context.Context) ([]hardware.Offer, error) 
 	return offers, nil
 }
 
+// tokenOf is a token as requests have it: that of the first page is none.
+func tokenOf(token string) *string {
+	if token == "" {
+		return nil
+	}
+	return &token
+}
+
 // zones is the zones in which types are to be had.
 func (r *catalogueReader) zones(ctx context.Context) (map[string][]string, error) {
-	where := map[string][]string{}
-	in := &ec2.DescribeInstanceTypeOfferingsInput{LocationType: types.LocationTypeAvailabilityZone, MaxResults: aws.Int32(1000)}
-	for {
+	where, err := pages(ctx, r, "zones", func(token string, to *map[string][]string) (string, error) {
+		in := &ec2.DescribeInstanceTypeOfferingsInput{LocationType: types.LocationTypeAvailabilityZone, MaxResults: aws.Int32(1000), NextToken: tokenOf(token)}
 		out, err := r.ec2.DescribeInstanceTypeOfferings(ctx, in)
 		if err != nil {
-			return nil, mapError(ctx, "list", "where the instance types of "+r.region+" are", err)
+			return "", mapError(ctx, "list", "where the instance types of "+r.region+" are", err)
+		}
+		if *to == nil {
+			*to = map[string][]string{}
 		}
 		for _, o := range out.InstanceTypeOfferings {
-			where[string(o.InstanceType)] = append(where[string(o.InstanceType)], aws.ToString(o.Location))
+			(*to)[string(o.InstanceType)] = append((*to)[string(o.InstanceType)], aws.ToString(o.Location))
 		}
-		if in.NextToken = out.NextToken; aws.ToString(in.NextToken) == "" {
-			break
-		}
+		return aws.ToString(out.NextToken), nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	for _, z := range where {
 		slices.Sort(z)

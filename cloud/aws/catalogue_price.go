@@ -47,26 +47,32 @@ func (r *catalogueReader) onDemandPrices(ctx context.Context) (map[string]float6
 	if r.prices == nil {
 		return nil, errNoPriceList
 	}
-	in := &pricing.GetProductsInput{ServiceCode: aws.String("AmazonEC2"), FormatVersion: aws.String("aws_v1"), MaxResults: aws.Int32(100)}
+	in := pricing.GetProductsInput{ServiceCode: aws.String("AmazonEC2"), FormatVersion: aws.String("aws_v1"), MaxResults: aws.Int32(100)}
 	for _, f := range [][2]string{{"regionCode", r.region}, {"operatingSystem", "Linux"}, {"preInstalledSw", "NA"}, {"capacitystatus", "Used"},
 		{"marketoption", "OnDemand"}, {"tenancy", "Shared"}, {"productFamily", "Compute Instance"}} {
 		in.Filters = append(in.Filters, types.Filter{Type: types.FilterTypeTermMatch, Field: aws.String(f[0]), Value: aws.String(f[1])})
 	}
-	prices := map[string]float64{}
-	for {
-		out, err := r.prices.GetProducts(ctx, in)
+	prices, err := pages(ctx, r, "prices", func(token string, to *map[string]float64) (string, error) {
+		page := in
+		page.NextToken = tokenOf(token)
+		out, err := r.prices.GetProducts(ctx, &page)
 		if err != nil {
-			return nil, mapError(ctx, "read", "the price list of "+r.region, err)
+			return "", mapError(ctx, "read", "the price list of "+r.region, err)
+		}
+		if *to == nil {
+			*to = map[string]float64{}
 		}
 		for _, text := range out.PriceList {
 			if name, price := product(text); price > 0 {
-				prices[name] = price
+				(*to)[name] = price
 			}
 		}
-		if in.NextToken = out.NextToken; aws.ToString(in.NextToken) == "" {
-			break
-		}
+		return aws.ToString(out.NextToken), nil
+	})
+	if err != nil {
+		return nil, err
 	}
+	r.forget("prices")
 	if len(prices) == 0 {
 		return nil, errors.New("the price list has no instances of " + r.region)
 	}
