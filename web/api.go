@@ -2,7 +2,6 @@ package web
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -158,28 +157,12 @@ func (s *Server) apiGrid(w http.ResponseWriter, r *http.Request, run *watched) e
 		return errNotFound
 	}
 	w.Header().Set("X-Version", strconv.Itoa(version))
-	return compressed(w, r, "application/octet-stream", cells)
+	return cells.answer(w, r, "application/octet-stream")
 }
 
 // compressed writes a body, with gzip where the caller takes it.
 func compressed(w http.ResponseWriter, r *http.Request, kind string, body []byte) error {
-	h := w.Header()
-	h.Set("Content-Type", kind)
-	h.Set("Cache-Control", "no-store")
-	h.Add("Vary", "Accept-Encoding")
-	if len(body) < 1024 || !strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
-		_, err := w.Write(body)
-		return err
-	}
-	h.Set("Content-Encoding", "gzip")
-	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed)
-	if err != nil {
-		return err
-	}
-	if _, err := z.Write(body); err != nil {
-		return err
-	}
-	return z.Close()
+	return (&shown{body: body}).answer(w, r, kind)
 }
 
 // taskOf is the function and index of a request.
@@ -409,27 +392,30 @@ func (s *Server) apiFailures(w http.ResponseWriter, r *http.Request, run *watche
 
 // apiTimeline is what the run did over time.
 func (s *Server) apiTimeline(w http.ResponseWriter, r *http.Request, run *watched) error {
-	var t timelineJSON
-	_, report, _, _ := run.now()
-	err := run.read(func(v *executor.View, _ map[string]map[int]task.Live) error {
-		if err := run.past.catchUp(r.Context(), v, report.Started); err != nil {
-			return err
+	_, _, version, _ := run.now()
+	f, err := run.frames.get("timeline", version, func() ([]byte, error) {
+		var t timelineJSON
+		_, report, _, _ := run.now()
+		err := run.read(func(v *executor.View, _ map[string]map[int]task.Live) error {
+			if err := run.past.catchUp(r.Context(), v, report.Started); err != nil {
+				return err
+			}
+			until := report.Started.Add(time.Duration(report.Seconds * float64(time.Second)))
+			if report.Finished != nil {
+				until = *report.Finished
+			}
+			t = run.past.timeline(v.Machines(), until, report.CostUSD > 0)
+			return nil
+		})
+		if err != nil {
+			return nil, err
 		}
-		until := report.Started.Add(time.Duration(report.Seconds * float64(time.Second)))
-		if report.Finished != nil {
-			until = *report.Finished
-		}
-		t = run.past.timeline(v.Machines(), until, report.CostUSD > 0)
-		return nil
+		return json.Marshal(t)
 	})
 	if err != nil {
 		return err
 	}
-	b, err := json.Marshal(t)
-	if err != nil {
-		return err
-	}
-	return compressed(w, r, "application/json", b)
+	return f.answer(w, r, "application/json")
 }
 
 func (s *Server) apiMachines(w http.ResponseWriter, _ *http.Request, run *watched) error {

@@ -32,22 +32,28 @@ func newStream(w http.ResponseWriter) *stream {
 	return s
 }
 
-// send adds an event; push sends what was added.
-func (s *stream) send(event string, data []byte) {
-	if s.gone {
-		return
-	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "event: %s\n", event)
+// eventOf is an event as it is sent.
+func eventOf(event string, data []byte) []byte {
 	data = bytes.ReplaceAll(data, []byte("\r"), nil) // that would be a line's end, too
+	b := bytes.NewBuffer(make([]byte, 0, len(event)+len(data)+7*bytes.Count(data, []byte("\n"))+32))
+	fmt.Fprintf(b, "event: %s\n", event)
 	for line := range bytes.SplitSeq(data, []byte("\n")) {
 		b.WriteString("data: ")
 		b.Write(line)
 		b.WriteByte('\n')
 	}
 	b.WriteByte('\n')
-	_, err := s.w.Write(b.Bytes())
-	s.gone = err != nil
+	return b.Bytes()
+}
+
+// send adds an event, raw one that eventOf made; push sends what was added.
+func (s *stream) send(event string, data []byte) { s.raw(eventOf(event, data)) }
+
+func (s *stream) raw(event []byte) {
+	if !s.gone {
+		_, err := s.w.Write(event)
+		s.gone = err != nil
+	}
 }
 
 func (s *stream) push() {
@@ -74,13 +80,13 @@ func (s *Server) runEvents(w http.ResponseWriter, r *http.Request, run *watched)
 	for !out.gone {
 		_, report, version, changed := run.now()
 		if version != sent {
-			html, err := s.liveFrame(r.Context(), run)
+			live, err := s.liveEvent(r.Context(), run, version)
 			if err != nil {
 				return nil // the store is away; what comes next is tried again
 			}
-			if !bytes.Equal(html, last) {
-				out.send("live", html)
-				last = html
+			if !bytes.Equal(live, last) {
+				out.raw(live)
+				last = live
 			}
 			if grid < 0 { // who has a grid that is older asks for it again
 				grid = version
@@ -91,7 +97,7 @@ func (s *Server) runEvents(w http.ResponseWriter, r *http.Request, run *watched)
 				out.send("regrid", nil)
 			}
 			for _, d := range list {
-				out.send("grid", fmt.Appendf(nil, `{"v":%d,"fn":%s}`, d.version, d.data))
+				out.raw(d.event)
 			}
 			sent, grid = version, version
 			if report.Status.Final() {
@@ -112,18 +118,19 @@ func (s *Server) runEvents(w http.ResponseWriter, r *http.Request, run *watched)
 	return nil
 }
 
-// followed sends a part of a page whenever it is not what was sent before.
-func (s *Server) followed(w http.ResponseWriter, r *http.Request, make func() (html []byte, changed <-chan struct{}, err error)) error {
+// followed sends a part of a page whenever it is not what was sent before:
+// make gives it as an event.
+func (s *Server) followed(w http.ResponseWriter, r *http.Request, make func() (event []byte, changed <-chan struct{}, err error)) error {
 	out := newStream(w)
 	alive := time.NewTicker(aliveEvery)
 	defer alive.Stop()
 	var last []byte
 	for !out.gone {
-		html, changed, err := make()
-		if err == nil && !bytes.Equal(html, last) {
-			out.send("live", html)
+		event, changed, err := make()
+		if err == nil && !bytes.Equal(event, last) {
+			out.raw(event)
 			out.push()
-			last = html
+			last = event
 		}
 		select {
 		case <-changed:

@@ -7,11 +7,11 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/task"
 )
 
-// gridDiff is how the grids became what they are in a version, as JSON: by
+// gridDiff is how the grids became what they are in a version, as an event: by
 // function the number of tasks and triples of start, length and state.
 type gridDiff struct {
 	version int
-	data    []byte
+	event   []byte
 }
 
 // maxDiffs is how many versions a watcher may be behind before it is told to
@@ -53,7 +53,7 @@ func gridOf(v *executor.View, live map[int]task.Live, fn string) []byte {
 
 // grid is the cells of a function and the version they are of; false: there
 // is no such function. From then on changes of it are among the diffs.
-func (w *watched) grid(fn string) (cells []byte, version int, ok bool) {
+func (w *watched) grid(fn string) (cells *shown, version int, ok bool) {
 	w.use.Lock()
 	defer w.use.Unlock()
 	for _, name := range w.view.Functions() {
@@ -64,7 +64,7 @@ func (w *watched) grid(fn string) (cells []byte, version int, ok bool) {
 	}
 	cells, have := w.cells[fn]
 	if !have {
-		cells = gridOf(w.view, w.live[fn], fn)
+		cells = &shown{body: gridOf(w.view, w.live[fn], fn)}
 		w.cells[fn] = cells
 	}
 	_, _, version, _ = w.now()
@@ -82,14 +82,14 @@ func (w *watched) regrid() []byte {
 	var all map[string]functionDiff
 	for fn, old := range w.cells {
 		cells := gridOf(w.view, w.live[fn], fn)
-		d := functionDiff{Tasks: len(cells), Changes: diffCells(old, cells)}
-		if len(d.Changes) == 0 && len(old) == len(cells) {
+		d := functionDiff{Tasks: len(cells), Changes: diffCells(old.body, cells)}
+		if len(d.Changes) == 0 && len(old.body) == len(cells) {
 			continue
 		}
 		if all == nil {
 			all = map[string]functionDiff{}
 		}
-		all[fn], w.cells[fn] = d, cells
+		all[fn], w.cells[fn] = d, &shown{body: cells}
 	}
 	if all == nil {
 		return nil

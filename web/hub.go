@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"sync"
 	"time"
 
@@ -33,12 +34,12 @@ type watched struct {
 	use      sync.Mutex
 	view     *executor.View
 	live     map[string]map[int]task.Live // running tasks by function
-	cells    map[string][]byte            // the grids that somebody asked for
+	cells    map[string]*shown            // the grids that somebody asked for
 	past     history
 	grouped  []failureGroup // at groupedAt
 	groupsAt mark
 
-	making sync.Mutex // held while a frame is made
+	frames frames // what is shown of the newest version
 
 	mu       sync.Mutex
 	version  int           // grows with each change
@@ -46,7 +47,6 @@ type watched struct {
 	state    []byte        // the report as JSON
 	report   executor.Report
 	diffs    []gridDiff // the last ones, oldest first
-	frames   map[string][]byte
 	watchers int
 	used     time.Time // somebody asked
 	looked   time.Time // the store was asked
@@ -73,7 +73,7 @@ func (h *hub) open(ctx context.Context, run string) (*watched, error) {
 	}
 	w := h.runs[run]
 	if w == nil {
-		w = &watched{run: run, hub: h, changed: make(chan struct{}), used: time.Now(), cells: map[string][]byte{}}
+		w = &watched{run: run, hub: h, changed: make(chan struct{}), used: time.Now(), cells: map[string]*shown{}}
 		h.runs[run] = w
 	}
 	h.mu.Unlock()
@@ -88,16 +88,27 @@ func (h *hub) open(ctx context.Context, run string) (*watched, error) {
 	return w, nil
 }
 
-// forget drops what is known of a run, so that the next look is at the store.
+// forget drops what is known of a run, so that the next look is at the store,
+// and what is shown is made anew.
 func (h *hub) forget(run string) {
 	h.mu.Lock()
 	w := h.runs[run]
 	h.mu.Unlock()
 	if w != nil {
 		w.mu.Lock()
+		defer w.mu.Unlock()
 		w.looked = time.Time{}
-		w.mu.Unlock()
+		if w.version > 0 {
+			w.grown()
+		}
 	}
+}
+
+// grown tells watchers of a new version. The caller holds w.mu.
+func (w *watched) grown() {
+	w.version++
+	close(w.changed)
+	w.changed = make(chan struct{})
 }
 
 func (w *watched) unread() bool {
@@ -166,16 +177,14 @@ func (w *watched) look(ctx context.Context, poll bool) error {
 	if w.version > 0 && string(state) == string(w.state) && diff == nil {
 		return nil
 	}
-	w.version++
+	w.state, w.report = state, report
+	w.grown()
 	if diff != nil {
 		if len(w.diffs) >= maxDiffs {
 			w.diffs = append(w.diffs[:0], w.diffs[len(w.diffs)-maxDiffs/2:]...)
 		}
-		w.diffs = append(w.diffs, gridDiff{w.version, diff})
+		w.diffs = append(w.diffs, gridDiff{w.version, eventOf("grid", fmt.Appendf(nil, `{"v":%d,"fn":%s}`, w.version, diff))})
 	}
-	w.state, w.report, w.frames = state, report, map[string][]byte{}
-	close(w.changed)
-	w.changed = make(chan struct{})
 	return nil
 }
 
@@ -186,29 +195,6 @@ func (w *watched) now() (state []byte, report executor.Report, version int, chan
 	defer w.mu.Unlock()
 	w.used = time.Now()
 	return w.state, w.report, w.version, w.changed
-}
-
-// frame is what is shown of a version, made once for all who watch.
-func (w *watched) frame(name string, version int, make func() ([]byte, error)) ([]byte, error) {
-	w.making.Lock() // hundreds ask at the same moment
-	defer w.making.Unlock()
-	w.mu.Lock()
-	b, ok := w.frames[name]
-	ok = ok && w.version == version
-	w.mu.Unlock()
-	if ok {
-		return b, nil
-	}
-	b, err := make()
-	if err != nil {
-		return nil, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.version == version {
-		w.frames[name] = b
-	}
-	return b, nil
 }
 
 // read lets fn read the view.

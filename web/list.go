@@ -1,6 +1,7 @@
 package web
 
 import (
+	"cmp"
 	"context"
 	"hash/fnv"
 	"slices"
@@ -23,10 +24,12 @@ type lister struct {
 	every  time.Duration
 
 	reading sync.Mutex // one reads at a time
+	frames  frames     // what is shown of the newest version
 
 	mu       sync.Mutex
 	known    map[string]knownRun
 	list     []engine.RunSummary // newest first; never changed once it is here
+	problem  error               // why that is old; nil: it is not
 	version  int
 	changed  chan struct{}
 	looked   time.Time
@@ -55,7 +58,8 @@ func newLister(e *engine.Engine, h *hub, every time.Duration) *lister {
 	return &lister{engine: e, hub: h, every: every, known: map[string]knownRun{}, changed: make(chan struct{})}
 }
 
-// now is the list, at most a moment old.
+// now is the list, at most a moment old; with an error it is what was known
+// last.
 func (l *lister) now(ctx context.Context) (list []engine.RunSummary, version int, changed <-chan struct{}, err error) {
 	l.mu.Lock()
 	fresh := !l.looked.IsZero() && (time.Since(l.looked) < l.every || l.polling)
@@ -65,7 +69,7 @@ func (l *lister) now(ctx context.Context) (list []engine.RunSummary, version int
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.list, l.version, l.changed, err
+	return l.list, l.version, l.changed, cmp.Or(err, l.problem)
 }
 
 // forget makes the next look read a run again.
@@ -93,7 +97,17 @@ func (l *lister) look(ctx context.Context, poll bool) error {
 	known := l.known
 	l.mu.Unlock()
 	ids, err := l.engine.RunIDs(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if err != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.looked = time.Now() // nobody else waits for a store that is away
+		if l.problem == nil || l.problem.Error() != err.Error() {
+			l.problem = err
+			l.grown()
+		}
 		return err
 	}
 	next := make(map[string]knownRun, len(ids))
@@ -136,14 +150,19 @@ func (l *lister) look(ctx context.Context, poll bool) error {
 	})
 	l.mu.Lock()
 	l.known, l.looked = next, time.Now()
-	if l.version == 0 || !slices.EqualFunc(l.list, list, sameSummary) {
-		l.list = list
-		l.version++
-		close(l.changed)
-		l.changed = make(chan struct{})
+	if l.version == 0 || l.problem != nil || !slices.EqualFunc(l.list, list, sameSummary) {
+		l.list, l.problem = list, nil
+		l.grown()
 	}
 	l.mu.Unlock()
 	return nil
+}
+
+// grown tells watchers of a new version. The caller holds l.mu.
+func (l *lister) grown() {
+	l.version++
+	close(l.changed)
+	l.changed = make(chan struct{})
 }
 
 func sameSummary(a, b engine.RunSummary) bool {

@@ -157,8 +157,8 @@ func dict(pairs ...any) (map[string]any, error) {
 	return m, nil
 }
 
-// frame is what surrounds every page.
-type frame struct {
+// frameData is what surrounds every page.
+type frameData struct {
 	Title  string
 	Here   string // which part of the page: runs, schedules
 	Static string // where its files lie
@@ -180,27 +180,55 @@ type page struct {
 
 // show renders a page; only its inside if a script asks.
 func (s *Server) show(w http.ResponseWriter, r *http.Request, p page, data any) error {
-	body, err := s.render(p.template, data)
+	body, err := s.whole(p, data, r.Header.Get(bare) != "")
 	if err != nil {
 		return err
 	}
 	w.Header().Add("Vary", bare)
-	if r.Header.Get(bare) == "" {
-		_, hash := assets()
-		body, err = s.render("frame", frame{Title: p.title, Here: p.here, Static: "/static/" + hash, Csrf: s.guard.csrf(), Script: p.script,
-			Plots: p.plots, Body: template.HTML(body)}) //nolint:gosec // it was escaped when it was rendered
-		if err != nil {
-			return err
-		}
-	}
 	if p.code != 0 {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Content-Type", htmlKind)
 		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(p.code)
 		_, err = w.Write(body)
 		return err
 	}
-	return compressed(w, r, "text/html; charset=utf-8", body)
+	return compressed(w, r, htmlKind, body)
+}
+
+const htmlKind = "text/html; charset=utf-8"
+
+// shared shows a page of a run that is the same for all who look at one
+// version of it: it is made once for all of them.
+func (s *Server) shared(w http.ResponseWriter, r *http.Request, run *watched, make func() (page, any, error)) error {
+	_, _, version, _ := run.now()
+	inside := r.Header.Get(bare) != ""
+	name := r.URL.RequestURI()
+	if inside {
+		name += " inside"
+	}
+	f, err := run.frames.get(name, version, func() ([]byte, error) {
+		p, data, err := make()
+		if err != nil {
+			return nil, err
+		}
+		return s.whole(p, data, inside)
+	})
+	if err != nil {
+		return err
+	}
+	w.Header().Add("Vary", bare)
+	return f.answer(w, r, htmlKind)
+}
+
+// whole is a page, or its inside.
+func (s *Server) whole(p page, data any, inside bool) ([]byte, error) {
+	body, err := s.render(p.template, data)
+	if err != nil || inside {
+		return body, err
+	}
+	_, hash := assets()
+	return s.render("frame", frameData{Title: p.title, Here: p.here, Static: "/static/" + hash, Csrf: s.guard.csrf(), Script: p.script,
+		Plots: p.plots, Body: template.HTML(body)}) //nolint:gosec // it was escaped when it was rendered
 }
 
 func (s *Server) render(name string, data any) ([]byte, error) {

@@ -97,34 +97,41 @@ func (d liveData) Percent() int {
 	return d.Done() * 100 / d.Whole.Tasks
 }
 
-func (s *Server) liveFrame(ctx context.Context, run *watched) ([]byte, error) {
-	_, _, version, _ := run.now()
-	return run.frame("live", version, func() ([]byte, error) {
+// liveEvent is the part of a run's page that changes, as an event.
+func (s *Server) liveEvent(ctx context.Context, run *watched, version int) ([]byte, error) {
+	f, err := run.frames.get("live", version, func() ([]byte, error) {
 		d, err := s.liveData(ctx, run)
 		if err != nil {
 			return nil, err
 		}
-		return s.render("run-live", d)
+		html, err := s.render("run-live", d)
+		return eventOf("live", html), err
 	})
+	if err != nil {
+		return nil, err
+	}
+	return f.body, nil
 }
 
 func (s *Server) runPage(w http.ResponseWriter, r *http.Request, run *watched) error {
-	d, err := s.liveData(r.Context(), run)
-	if err != nil {
-		return err
-	}
-	// What is looked at first: what is mapped, or the first.
-	shown := ""
-	for _, n := range d.Graph.Nodes {
-		if shown == "" || n.Mapped && n.Tasks > 1 {
-			shown = n.Name
-			if n.Mapped && n.Tasks > 1 {
-				break
+	return s.shared(w, r, run, func() (page, any, error) {
+		d, err := s.liveData(r.Context(), run)
+		if err != nil {
+			return page{}, nil, err
+		}
+		// What is looked at first: what is mapped, or the first.
+		shown := ""
+		for _, n := range d.Graph.Nodes {
+			if shown == "" || n.Mapped && n.Tasks > 1 {
+				shown = n.Name
+				if n.Mapped && n.Tasks > 1 {
+					break
+				}
 			}
 		}
-	}
-	return s.show(w, r, page{template: "run", title: d.Report.Pipeline + " · " + run.run, here: "runs", script: "run.js", plots: true},
-		map[string]any{"Live": d, "Shown": shown})
+		return page{template: "run", title: d.Report.Pipeline + " · " + run.run, here: "runs", script: "run.js", plots: true},
+			map[string]any{"Live": d, "Shown": shown}, nil
+	})
 }
 
 func (s *Server) failuresPage(w http.ResponseWriter, r *http.Request, run *watched) error {
@@ -203,12 +210,20 @@ var shownStates = []string{"failed", "running", "succeeded", "cached", "pending"
 func (s *Server) tasksPage(w http.ResponseWriter, r *http.Request, run *watched) error {
 	q := r.URL.Query()
 	fn, status := r.PathValue("fn"), q.Get("status")
-	from, _ := strconv.Atoi(q.Get("from"))
-	from = max(0, from)
 	if other := q.Get("fn"); other != "" && other != fn { // chosen without a script
 		http.Redirect(w, r, "/runs/"+url.PathEscape(run.run)+"/tasks/"+url.PathEscape(other)+"?status="+url.QueryEscape(status), http.StatusSeeOther)
 		return nil
 	}
+	return s.shared(w, r, run, func() (page, any, error) {
+		d, err := tasksData(r.Context(), run, fn, status, q.Get("from"))
+		return page{template: "tasks", title: fn + " · " + run.run, here: "runs"}, d, err
+	})
+}
+
+// tasksData is a page of the tasks of a function, those of a status if one is given.
+func tasksData(ctx context.Context, run *watched, fn, status, first string) (map[string]any, error) {
+	from, _ := strconv.Atoi(first)
+	from = max(0, from)
 	d := map[string]any{"Run": run.run, "Function": fn, "Status": status, "From": from, "States": shownStates}
 	var rows []taskRow
 	var total int
@@ -231,10 +246,10 @@ func (s *Server) tasksPage(w http.ResponseWriter, r *http.Request, run *watched)
 			}
 			rows = append(rows, taskRow{TaskReport: t, State: state})
 		}
-		return fillRows(r.Context(), v, fn, rows)
+		return fillRows(ctx, v, fn, rows)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	d["Rows"], d["Total"] = rows, total
 	d["Last"] = min(from+len(rows), total)
@@ -245,7 +260,7 @@ func (s *Server) tasksPage(w http.ResponseWriter, r *http.Request, run *watched)
 	if from+len(rows) < total {
 		d["Next"] = from + len(rows)
 	}
-	return s.show(w, r, page{template: "tasks", title: fn + " · " + run.run, here: "runs"}, d)
+	return d, nil
 }
 
 // fillRows adds items and results to the tasks that are shown.

@@ -97,12 +97,20 @@ func (s *Server) runsPage(w http.ResponseWriter, r *http.Request) error {
 // runsEvents sends the list as it changes.
 func (s *Server) runsEvents(w http.ResponseWriter, r *http.Request) error {
 	defer s.list.watch(r.Context())()
+	q := r.URL.Query()
 	return s.followed(w, r, func() ([]byte, <-chan struct{}, error) {
-		d, changed, err := s.runsData(r.Context(), r.URL.Query())
+		_, version, changed, _ := s.list.now(r.Context()) // what is wrong is shown
+		f, err := s.list.frames.get(q.Encode(), version, func() ([]byte, error) {
+			d, _, err := s.runsData(r.Context(), q)
+			if err != nil {
+				return nil, err
+			}
+			html, err := s.render("runs-live", d)
+			return eventOf("live", html), err
+		})
 		if err != nil {
 			return nil, changed, err
 		}
-		html, err := s.render("runs-live", d)
-		return html, changed, err
+		return f.body, changed, nil
 	})
 }

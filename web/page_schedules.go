@@ -54,10 +54,13 @@ func (d scheduleData) Last() *tickData {
 type schedulesReader struct {
 	every time.Duration
 
-	mu     sync.Mutex
-	known  map[string]map[string]schedule.Record // settled ticks by schedule
-	looked time.Time
-	list   []scheduleData
+	mu      sync.Mutex
+	known   map[string]map[string]schedule.Record // settled ticks by schedule
+	looked  time.Time
+	list    []scheduleData
+	version int // grows whenever the list is read
+
+	frames frames // what is shown of the newest version
 }
 
 func (p *schedulesReader) forget() {
@@ -71,17 +74,18 @@ func settled(r schedule.Record) bool {
 	return r.State == schedule.Skipped || r.State == schedule.Missed || r.State == schedule.Ran && r.Status != ""
 }
 
-// schedules is all schedules with their last and next ticks.
-func (s *Server) schedules(ctx context.Context) ([]scheduleData, error) {
+// schedules is all schedules with their last and next ticks, and the version
+// of that.
+func (s *Server) schedules(ctx context.Context) ([]scheduleData, int, error) {
 	p := s.plan
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if time.Since(p.looked) < p.every {
-		return p.list, nil
+		return p.list, p.version, nil
 	}
 	runs, err := s.runsByID(ctx)
 	if err != nil {
-		return p.list, err
+		return p.list, p.version, err
 	}
 	var list []scheduleData
 	now := time.Now()
@@ -96,8 +100,9 @@ func (s *Server) schedules(ctx context.Context) ([]scheduleData, error) {
 	}
 	if ctx.Err() == nil {
 		p.list, p.looked = list, time.Now()
+		p.version++
 	}
-	return list, nil
+	return list, p.version, nil
 }
 
 func (s *Server) runsByID(ctx context.Context) (map[string]engine.RunSummary, error) {
@@ -176,9 +181,9 @@ type schedulesData struct {
 	Problem   string
 }
 
-func (s *Server) schedulesData(ctx context.Context) (schedulesData, error) {
-	list, err := s.schedules(ctx)
-	d := schedulesData{Schedules: list, Csrf: s.guard.csrf()}
+func (s *Server) schedulesData(ctx context.Context) (d schedulesData, version int, err error) {
+	list, version, err := s.schedules(ctx)
+	d = schedulesData{Schedules: list, Csrf: s.guard.csrf()}
 	if err != nil {
 		d.Problem = err.Error()
 	}
@@ -188,7 +193,7 @@ func (s *Server) schedulesData(ctx context.Context) (schedulesData, error) {
 			d.Broken = append(d.Broken, brokenFile{f.File, problemLines(f.Err)})
 		}
 	}
-	return d, ctx.Err()
+	return d, version, ctx.Err()
 }
 
 func problemLines(err error) []string {
@@ -204,7 +209,7 @@ func problemLines(err error) []string {
 }
 
 func (s *Server) schedulesPage(w http.ResponseWriter, r *http.Request) error {
-	d, err := s.schedulesData(r.Context())
+	d, _, err := s.schedulesData(r.Context())
 	if err != nil {
 		return err
 	}
@@ -232,12 +237,23 @@ func (s *Server) schedulesEvents(w http.ResponseWriter, r *http.Request) error {
 		}
 	}()
 	return s.followed(w, r, func() ([]byte, <-chan struct{}, error) {
-		d, err := s.schedulesData(r.Context())
+		d, version, err := s.schedulesData(r.Context())
 		if err != nil {
 			return nil, again, err
 		}
-		html, err := s.render("schedules-live", d)
-		return html, again, err
+		event := func() ([]byte, error) {
+			html, err := s.render("schedules-live", d)
+			return eventOf("live", html), err
+		}
+		if d.Problem != "" { // that has no version
+			b, err := event()
+			return b, again, err
+		}
+		f, err := s.plan.frames.get("live", version, event)
+		if err != nil {
+			return nil, again, err
+		}
+		return f.body, again, nil
 	})
 }
 
