@@ -59,7 +59,7 @@ var kindsOfCodes = map[string]cloud.Kind{
 	"InvalidInstanceID.NotFound": cloud.KindNotFound, "InvalidLaunchTemplateId.NotFound": cloud.KindNotFound,
 	"InvalidLaunchTemplateName.NotFoundException": cloud.KindNotFound, "InvalidLaunchTemplateId.VersionNotFound": cloud.KindNotFound,
 	"InvalidSubnetID.NotFound": cloud.KindNotFound, "InvalidGroup.NotFound": cloud.KindNotFound, "InvalidAMIID.NotFound": cloud.KindNotFound,
-	"fleetIdDoesNotExist": cloud.KindNotFound,
+	"fleetIdDoesNotExist": cloud.KindNotFound, "InvalidVolume.NotFound": cloud.KindNotFound, "InvalidNetworkInterfaceID.NotFound": cloud.KindNotFound,
 
 	"IdempotentParameterMismatch": cloud.KindConflict, "IdempotentInstanceTerminated": cloud.KindConflict,
 	"InvalidLaunchTemplateName.AlreadyExistsException": cloud.KindConflict, "InvalidGroup.Duplicate": cloud.KindConflict,

@@ -39,7 +39,8 @@ type fakeEC2 struct {
 	groups    map[string]string
 	fleets    map[string][]string
 	requests  []*ec2.CreateFleetInput
-	retagged  map[string]map[string]string // by machine
+	retagged  map[string]map[string]string // by machine or disk
+	diskless  map[string]bool              // machines whose disk is gone, though it is still listed
 	parameter int
 }
 
@@ -276,7 +277,11 @@ func (f *fakeEC2) CreateTags(_ context.Context, in *ec2.CreateTagsInput, _ ...fu
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, id := range in.Resources {
-		if !live[id] {
+		switch machine, disk := strings.CutPrefix(id, "vol-"); {
+		case live[id], disk && live[machine] && !f.diskless[machine]:
+		case disk:
+			return nil, apiErr("InvalidVolume.NotFound", "The volume '"+id+"' does not exist.")
+		default:
 			return nil, apiErr("InvalidInstanceID.NotFound", "The instance ID '"+id+"' does not exist")
 		}
 	}
@@ -331,7 +336,8 @@ func (f *fakeEC2) DescribeInstances(_ context.Context, in *ec2.DescribeInstances
 			continue
 		}
 		x := types.Instance{InstanceId: &i.ID, InstanceType: types.InstanceType(i.Type), LaunchTime: &i.Launched,
-			Placement: &types.Placement{AvailabilityZone: &i.Zone}, State: &types.InstanceState{Name: states[f.region.State(i)]}}
+			Placement: &types.Placement{AvailabilityZone: &i.Zone}, State: &types.InstanceState{Name: states[f.region.State(i)]},
+			BlockDeviceMappings: []types.InstanceBlockDeviceMapping{{Ebs: &types.EbsInstanceBlockDevice{VolumeId: aws.String("vol-" + i.ID)}}}}
 		if i.Spot {
 			x.InstanceLifecycle = types.InstanceLifecycleTypeSpot
 		}

@@ -48,8 +48,9 @@ func Tags(own map[string]string, pipeline, owner string) map[string]string {
 	return tags
 }
 
-// Retag says on machines, and for them only, that they work for another run
-// now: they were invited from a pool.
+// Retag says on machines, on their disks and on their network interfaces that
+// they work for another run now: they were invited from a pool. Machines come
+// first: what is listed and ended goes by them.
 func (m *Machines) Retag(ctx context.Context, run string, ids ...string) error {
 	if run == "" || !tagValue.MatchString(run) {
 		return &cloud.Error{Op: "retag", Resource: machinesText(ids), Kind: cloud.KindInvalid, Err: fmt.Errorf("%q is no run", run)}
@@ -57,20 +58,7 @@ func (m *Machines) Retag(ctx context.Context, run string, ids ...string) error {
 	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
 	var errs []error
 	for chunk := range slices.Chunk(ids, 100) {
-		err := m.call(ctx, "retag", machinesText(chunk), "ec2:CreateTags", func(ctx context.Context) error {
-			_, err := m.ec2.CreateTags(ctx, &ec2.CreateTagsInput{Resources: chunk, Tags: []types.Tag{
-				{Key: aws.String(tagRun), Value: aws.String(run)}, {Key: aws.String(tagName), Value: aws.String("coiled-jobs " + run)}}})
-			return err
-		})
-		if cloud.KindOf(err) == cloud.KindNotFound && len(chunk) > 1 { // one that has ended must not spare the others
-			for _, id := range chunk {
-				if err := m.Retag(ctx, run, id); cloud.KindOf(err) != cloud.KindNotFound {
-					errs = append(errs, err)
-				}
-			}
-			continue
-		}
-		if err != nil {
+		if err := m.retag(ctx, run, machinesText(chunk), chunk); err != nil {
 			errs = append(errs, err)
 			continue
 		}
@@ -82,6 +70,46 @@ func (m *Machines) Retag(ctx context.Context, run string, ids ...string) error {
 			}
 		}
 		m.mu.Unlock()
+		var parts []string
+		err := m.eachInstance(ctx, func(i types.Instance) { parts = append(parts, partsOf(i)...) }, filter("instance-id", chunk...))
+		errs = append(errs, err)
+		for some := range slices.Chunk(parts, 500) { // EC2 takes a thousand
+			errs = append(errs, m.retag(ctx, run, "disks and network interfaces of "+machinesText(chunk), some))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// partsOf is what of a machine is billed by itself.
+func partsOf(i types.Instance) (ids []string) {
+	for _, d := range i.BlockDeviceMappings {
+		if d.Ebs != nil && d.Ebs.VolumeId != nil {
+			ids = append(ids, *d.Ebs.VolumeId)
+		}
+	}
+	for _, n := range i.NetworkInterfaces {
+		if n.NetworkInterfaceId != nil {
+			ids = append(ids, *n.NetworkInterfaceId)
+		}
+	}
+	return ids
+}
+
+// retag tags resources. One that has ended does not spare the others.
+func (m *Machines) retag(ctx context.Context, run, what string, ids []string) error {
+	err := m.call(ctx, "retag", what, "ec2:CreateTags", func(ctx context.Context) error {
+		_, err := m.ec2.CreateTags(ctx, &ec2.CreateTagsInput{Resources: ids, Tags: []types.Tag{
+			{Key: aws.String(tagRun), Value: aws.String(run)}, {Key: aws.String(tagName), Value: aws.String("coiled-jobs " + run)}}})
+		return err
+	})
+	if cloud.KindOf(err) != cloud.KindNotFound || len(ids) == 1 {
+		return err
+	}
+	var errs []error
+	for _, id := range ids {
+		if err := m.retag(ctx, run, id, []string{id}); cloud.KindOf(err) != cloud.KindNotFound {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -55,6 +55,9 @@ func TestRetag(t *testing.T) {
 				t.Errorf("after retagging: %v", n)
 			}
 		}
+		if f.retagged["vol-"+ids[0]][tagRun] != "r2" || f.retagged["vol-"+ids[1]] != nil {
+			t.Errorf("tags of disks: %v", f.retagged)
+		}
 		for range 2 { // it may be repeated
 			if err := other.Clean(t.Context(), "r1"); err != nil {
 				t.Fatal(err)
@@ -72,6 +75,25 @@ func TestRetag(t *testing.T) {
 		for _, bad := range []string{"", "a\nb", "r<1>"} {
 			if err := m.Retag(t.Context(), bad, ids[0]); cloud.KindOf(err) != cloud.KindInvalid {
 				t.Errorf("retag to %q: %v", bad, err)
+			}
+		}
+	})
+}
+
+// A disk that is gone does not spare the others.
+func TestRetagDisks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		f := newFakeEC2(&cloudtest.Region{Default: 60})
+		m := newMachines(f, f, "us-east-1", MachinesOptions{})
+		ids := launchFor(t, m, "r1", "", 20)
+		f.diskless = map[string]bool{ids[3]: true}
+		if err := m.Retag(t.Context(), "r2", ids...); err != nil {
+			t.Fatal(err)
+		}
+		for _, id := range ids {
+			if got := f.retagged["vol-"+id][tagRun] == "r2"; got == f.diskless[id] {
+				t.Errorf("the disk of %s: %v", id, f.retagged["vol-"+id])
 			}
 		}
 	})

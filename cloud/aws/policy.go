@@ -164,7 +164,7 @@ func (a Account) parameterARN() string { return a.arn("ssm", "*", a.ID, "paramet
 func launching(a Account, passes ...string) []Statement {
 	tagKey := "aws:RequestTag/" + tagRun
 	made := []string{a.ec2ARN(a.ID, "fleet"), a.ec2ARN(a.ID, "instance"), a.ec2ARN(a.ID, "volume"), a.ec2ARN(a.ID, "network-interface"),
-		a.ec2ARN(a.ID, "launch-template"), a.ec2ARN(a.ID, "spot-instances-request")}
+		a.ec2ARN(a.ID, "launch-template")}
 	var roles []string
 	for _, r := range passes {
 		roles = append(roles, a.roleARN(r))
@@ -175,14 +175,16 @@ func launching(a Account, passes ...string) []Statement {
 			"ec2:DescribeSubnets", "ec2:DescribeTags", "pricing:GetProducts", "servicequotas:GetServiceQuota", "sqs:ListQueues",
 			"ssm:DescribeParameters"}, []string{"*"}, nil),
 		allow("Image", []string{"ssm:GetParameter"}, []string{a.arn("ssm", "*", "", "parameter/aws/service/*")}, nil),
+		// A spot request carries no tags (see Intent.request), so it cannot be
+		// asked for any; what it launches can.
 		allow("LaunchWith", []string{"ec2:CreateFleet", "ec2:RunInstances"}, []string{a.ec2ARN("", "image"), a.ec2ARN("", "snapshot"),
-			a.ec2ARN(a.ID, "subnet"), a.ec2ARN(a.ID, "security-group")}, nil),
+			a.ec2ARN(a.ID, "subnet"), a.ec2ARN(a.ID, "security-group"), a.ec2ARN(a.ID, "spot-instances-request")}, nil),
 		allow("UseTemplates", []string{"ec2:CreateFleet", "ec2:RunInstances"}, []string{a.ec2ARN(a.ID, "launch-template")},
 			only("StringLike", "aws:ResourceTag/"+tagRun, "*")),
 		allow("Launch", []string{"ec2:CreateFleet", "ec2:CreateLaunchTemplate", "ec2:RunInstances"}, made, only("StringLike", tagKey, "*")),
 		allow("TagNew", []string{"ec2:CreateTags"}, made,
 			only("StringEquals", "ec2:CreateAction", []string{"CreateFleet", "CreateLaunchTemplate", "RunInstances"})),
-		allow("Retag", []string{"ec2:CreateTags"}, []string{a.ec2ARN(a.ID, "instance"), a.ec2ARN(a.ID, "volume")}, map[string]map[string]any{
+		allow("Retag", []string{"ec2:CreateTags"}, []string{a.ec2ARN(a.ID, "instance"), a.ec2ARN(a.ID, "volume"), a.ec2ARN(a.ID, "network-interface")}, map[string]map[string]any{
 			"StringLike":                {"aws:ResourceTag/" + tagRun: "*"},
 			"ForAllValues:StringEquals": {"aws:TagKeys": []string{tagRun, tagName}},
 		}),

@@ -218,6 +218,22 @@ func TestLeastPrivilege(t *testing.T) {
 			t.Errorf("%s: %s on %s: %v", tt.who, tt.action, tt.resource, got)
 		}
 	}
+	// A launch needs each of these, and only the last ones carry a tag then.
+	for _, p := range []Policy{person, coordinator} {
+		for resource, tagged := range map[string]bool{"image/ami-1": false, "snapshot/s-1": false, "subnet/s-1": false, "security-group/s-1": false,
+			"spot-instances-request/sir-1": false, "instance/i-1": true, "volume/v-1": true, "network-interface/n-1": true, "fleet/f-1": true} {
+			account := example.ID
+			if strings.HasPrefix(resource, "image/") || strings.HasPrefix(resource, "snapshot/") {
+				account = ""
+			}
+			i := slices.IndexFunc(p.Statement, func(s Statement) bool {
+				return granted(Policy{Statement: []Statement{s}}, "ec2:RunInstances", "arn:aws:ec2:us-east-1:"+account+":"+resource)
+			})
+			if i < 0 || (p.Statement[i].Condition != nil) != tagged {
+				t.Errorf("a launch with %s: statement %d", resource, i)
+			}
+		}
+	}
 	for _, a := range machine.actions() {
 		if strings.HasPrefix(a, "ec2:") || strings.HasPrefix(a, "iam:") {
 			t.Errorf("a machine may %s", a)
