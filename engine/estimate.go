@@ -69,25 +69,26 @@ func (e *Engine) Estimate(ctx context.Context, p *Planned, o EstimateOptions, r 
 	for _, j := range jobs {
 		e.egress(ctx, p, j, r)
 	}
-	total := forecastAll(jobs, func(j *pricedJob) (hardware.Forecast, hardware.Forecast) {
+	total, most := forecastAll(jobs, func(j *pricedJob) (hardware.Forecast, hardware.Forecast) {
 		return j.job.Expected(j.k.machine, j.k.rates), j.job.AtMost(j.k.machine, j.k.rates)
 	})
 	describe(jobs, r)
 	r.Estimate = total
 	r.Limit = costLimit(p.Pipeline, o.MaxCost)
-	if r.Limit > 0 && total.MaxCostUSD > r.Limit {
+	// Requests and transfer are not part of the limit.
+	if r.Limit > 0 && most.Rented() > r.Limit {
 		how := "may stop before its end"
-		if total.CostUSD > r.Limit {
+		if total.Bill.Rented() > r.Limit {
 			how = "will probably stop before its end"
 		}
-		r.Warnings = append(r.Warnings, fmt.Sprintf("the run may cost up to $%.2f and stops at $%.2f, so it %s; limits.cost or --max-cost changes that",
-			total.MaxCostUSD, r.Limit, how))
+		r.Warnings = append(r.Warnings, fmt.Sprintf("the machines may cost up to $%.2f and the run stops at $%.2f, so it %s; limits.cost or --max-cost changes that",
+			most.Rented(), r.Limit, how))
 	}
 	if p.quote == nil || !p.quote.quotas { // else they were told already
 		r.Warnings = append(r.Warnings, e.planQuotas(ctx, kinds)...)
 	}
 	for _, n := range o.Machines {
-		t := forecastAll(jobs, func(j *pricedJob) (hardware.Forecast, hardware.Forecast) { return j.job.On(n, j.k.machine, j.k.rates) })
+		t, _ := forecastAll(jobs, func(j *pricedJob) (hardware.Forecast, hardware.Forecast) { return j.job.On(n, j.k.machine, j.k.rates) })
 		r.Curve = append(r.Curve, planner.CurvePoint{Machines: n, Seconds: t.Seconds, CostUSD: t.CostUSD, MaxCostUSD: t.MaxCostUSD})
 	}
 	return nil
@@ -267,8 +268,9 @@ func shortDuration(d time.Duration) string {
 	return text
 }
 
-// forecastAll puts the forecasts of functions together along their needs.
-func forecastAll(jobs []*pricedJob, forecast func(*pricedJob) (expected, most hardware.Forecast)) *planner.Estimate {
+// forecastAll puts the forecasts of functions together along their needs. mostBill is
+// the bill behind MaxCostUSD.
+func forecastAll(jobs []*pricedJob, forecast func(*pricedJob) (expected, most hardware.Forecast)) (_ *planner.Estimate, mostBill hardware.Bill) {
 	t := &planner.Estimate{}
 	type end struct{ expected, most float64 }
 	ends := map[string]end{}
@@ -294,7 +296,7 @@ func forecastAll(jobs []*pricedJob, forecast func(*pricedJob) (expected, most ha
 		ends[j.f.Name] = end{start.expected + j.expected.Seconds, start.most + j.most.Seconds}
 		t.Seconds, t.MaxSeconds = math.Max(t.Seconds, ends[j.f.Name].expected), math.Max(t.MaxSeconds, ends[j.f.Name].most)
 		bill = bill.Plus(j.expected.Bill)
-		t.MaxCostUSD += j.most.Bill.Total()
+		mostBill = mostBill.Plus(j.most.Bill)
 	}
 	seen := map[*pricedKind]bool{}
 	for _, j := range jobs {
@@ -303,8 +305,8 @@ func forecastAll(jobs []*pricedJob, forecast func(*pricedJob) (expected, most ha
 			t.Machines += j.k.live
 		}
 	}
-	t.Bill, t.CostUSD = &bill, bill.Total()
-	return t
+	t.Bill, t.CostUSD, t.MaxCostUSD = &bill, bill.Total(), mostBill.Total()
+	return t, mostBill
 }
 
 // describe fills in the functions of a report.
