@@ -8,6 +8,10 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
+// maxSegment is the longest segment, decoded, that is read: several times what
+// machines put into one. Many are read at a time.
+const maxSegment = 256 << 20
+
 var (
 	encoder = sync.OnceValue(func() *zstd.Encoder {
 		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
@@ -17,7 +21,7 @@ var (
 		return e
 	})
 	decoder = sync.OnceValue(func() *zstd.Decoder {
-		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(1<<30))
+		d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecoderMaxMemory(maxSegment))
 		if err != nil {
 			panic(err)
 		}

@@ -1,9 +1,12 @@
 package wire
 
 import (
+	"encoding/binary"
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/task"
@@ -59,5 +62,20 @@ func TestHint(t *testing.T) {
 	}
 	if _, ok := HintOf(cloud.Range{Run: "r", Function: "f"}); ok {
 		t.Fatal("work was taken for a hint")
+	}
+}
+
+// A segment that claims to be longer than any machine writes is refused before
+// there is memory for it.
+func TestSegmentTooLong(t *testing.T) {
+	t.Parallel()
+	for size, refused := range map[uint64]bool{256<<20 - 1: false, 256<<20 + 1: true} {
+		// A frame's magic number; one segment, its size in eight bytes; the size; a
+		// last block without content.
+		frame := binary.LittleEndian.AppendUint64([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xe0}, size)
+		_, err := DecodeSegment(append(frame, 1, 0, 0))
+		if err == nil || errors.Is(err, zstd.ErrDecoderSizeExceeded) != refused {
+			t.Errorf("%d bytes: %v", size, err)
+		}
 	}
 }
