@@ -61,7 +61,7 @@ type Agent struct {
 // Supported says why tasks cannot run on this machine; nil if they can.
 func Supported() error { return nil }
 
-// New makes an agent.
+// New makes an agent; Work makes it work.
 func New(cfg Config) *Agent {
 	if cfg.Slots < 1 {
 		cfg.Slots = 1

@@ -47,13 +47,13 @@ type Bill struct {
 	Egress    float64 `json:"egress"`
 }
 
-// Total is the sum.
+// Total is the sum, in dollars.
 func (b Bill) Total() float64 { return b.Machines + b.Disks + b.Addresses + b.Requests + b.Egress }
 
 // Rented is what the machines cost with all that belongs to them.
 func (b Bill) Rented() float64 { return b.Machines + b.Disks + b.Addresses }
 
-// Plus adds two bills.
+// Plus adds two bills, item by item.
 func (b Bill) Plus(o Bill) Bill {
 	return Bill{b.Machines + o.Machines, b.Disks + o.Disks, b.Addresses + o.Addresses, b.Requests + o.Requests, b.Egress + o.Egress}
 }

@@ -17,7 +17,7 @@ type Tail struct {
 // NewTail makes a Tail of the last n bytes.
 func NewTail(w io.Writer, n int) *Tail { return &Tail{w: w, n: n} }
 
-// Write writes.
+// Write passes p on, and keeps the end of it.
 func (t *Tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

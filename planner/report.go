@@ -85,7 +85,8 @@ type CurvePoint struct {
 	MaxCostUSD float64 `json:"max_cost_usd"`
 }
 
-// NewReport describes a plan.
+// NewReport describes a plan as plan --json prints it. Time and cost are left
+// out: who knows prices fills them in.
 func NewReport(p *spec.Pipeline, plan *Plan) Report {
 	r := Report{Pipeline: p.Name, Functions: ReportFunctions{}, Warnings: plan.Warnings}
 	if r.Warnings == nil {

@@ -66,7 +66,8 @@ const (
 	maxSource    = 256 << 10
 )
 
-// Collect reads a run.
+// Collect reads what the page shows of a run, within the limits above. now is
+// when the page is made. Errors are those of the store.
 func Collect(ctx context.Context, v *executor.View, now time.Time) (*Data, error) {
 	r, err := v.Report(ctx)
 	if err != nil {

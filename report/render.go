@@ -26,7 +26,7 @@ var page = sync.OnceValue(func() *template.Template {
 	}).Parse(source))
 })
 
-// Render writes the page.
+// Render writes a run as one HTML page. Errors are those of w.
 func Render(w io.Writer, d *Data) error {
 	b := bufio.NewWriter(w)
 	if err := page().Execute(b, view(d)); err != nil {

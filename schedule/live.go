@@ -75,7 +75,7 @@ func (k *Keeper) Pause(ctx context.Context, pipeline string) error {
 	return k.Store.Put(ctx, pausedKey(pipeline), []byte(k.By))
 }
 
-// Resume ends a pause.
+// Resume ends a pause; where there is none it does nothing.
 func (k *Keeper) Resume(ctx context.Context, pipeline string) error {
 	return k.Store.Delete(ctx, pausedKey(pipeline))
 }

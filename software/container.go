@@ -149,7 +149,7 @@ func (e *ensurer) inspect(ctx context.Context, box *Container) error {
 	return nil
 }
 
-// Remove ends a container.
+// Remove kills the container and all that runs in it, and deletes it.
 func (c *Container) Remove(ctx context.Context, env []string) error {
 	e := &ensurer{c: Config{Env: env}}
 	_, err := e.output(ctx, command{what: "remove the container", dir: "/", argv: []string{c.Engine, "rm", "-f", c.Name}})

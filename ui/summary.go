@@ -32,7 +32,8 @@ const (
 	maxOutputs = 8
 )
 
-// Write writes the summary.
+// Write writes the summary: how the run ended, its functions, its failures by
+// kind, its outputs, and what to do next. Errors are those of w.
 func (s *Summary) Write(w io.Writer, st Style) error {
 	var b strings.Builder
 	b.WriteString(s.headline(st) + "\n")
