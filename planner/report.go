@@ -85,8 +85,9 @@ type CurvePoint struct {
 	MaxCostUSD float64 `json:"max_cost_usd"`
 }
 
-// NewReport describes a plan as plan --json prints it. Time and cost are left
-// out: who knows prices fills them in.
+// NewReport describes a plan as plan --json prints it. Estimates are of this
+// machine, by expect alone; those of rented machines take prices, and come
+// from engine.
 func NewReport(p *spec.Pipeline, plan *Plan) Report {
 	r := Report{Pipeline: p.Name, Functions: ReportFunctions{}, Warnings: plan.Warnings}
 	if r.Warnings == nil {
