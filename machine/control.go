@@ -70,24 +70,32 @@ func (st *stay) readControl(ctx context.Context) (*wire.Control, error) {
 		return nil, err
 	}
 	st.mu.Lock()
-	defer st.mu.Unlock()
-	before := st.controlAt
+	old, before := st.control, st.controlAt
 	st.controlAt = begun
-	if st.control != nil && bytes.Equal(b, st.controlBytes) {
-		return st.control, nil
+	same := old != nil && bytes.Equal(b, st.controlBytes)
+	st.mu.Unlock()
+	if same {
+		return old, nil
 	}
 	c := &wire.Control{}
 	if err := json.Unmarshal(b, c); err != nil {
 		return nil, &cloud.Error{Op: "read", Resource: key, Kind: cloud.KindCorrupt, Err: err}
 	}
-	if st.control != nil && c.Epoch < st.control.Epoch {
-		return st.control, nil // of a coordinator that others have replaced
+	first := old == nil
+	if !first && c.Epoch < old.Epoch {
+		return old, nil // of a coordinator that others have replaced
 	}
-	first := st.control == nil
+	var skew time.Duration
+	if first {
+		skew = st.firstSkew(ctx, c.Written, begun)
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
 	if !first {
-		st.skew = skewOf(st.skew, c.Written, before, begun)
+		skew = skewOf(st.skew, c.Written, before, begun)
 	}
-	c.Until = c.Until.Add(st.skew)
+	st.skew = skew
+	c.Until = c.Until.Add(skew)
 	st.control, st.controlBytes = c, b
 	if !first || begun.Before(c.Until) { // see firstControl
 		st.m.grant(c.Until)
@@ -108,6 +116,27 @@ func skewOf(known time.Duration, written, before, now time.Time) time.Duration {
 		return known
 	}
 	if skew := now.Sub(written); skew > maxSkew || skew < -maxSkew {
+		return skew
+	}
+	return 0
+}
+
+// firstSkew is the same before there was a look: what seems to be far from now is
+// compared with the time at which the store took it, by a clock that is right.
+// What cannot be learnt is learnt at the next look.
+func (st *stay) firstSkew(ctx context.Context, written, now time.Time) time.Duration {
+	if written.IsZero() || now.Sub(written).Abs() <= maxSkew {
+		return 0
+	}
+	var taken time.Time
+	key := wire.ControlKey(st.run)
+	err := st.m.cfg.Store.List(ctx, key, func(o cloud.ObjectInfo) bool {
+		if o.Key == key {
+			taken = o.Modified
+		}
+		return false
+	})
+	if skew := taken.Sub(written); err == nil && !taken.IsZero() && skew.Abs() > maxSkew {
 		return skew
 	}
 	return 0

@@ -411,6 +411,34 @@ func TestClockOfCoordinator(t *testing.T) {
 	}
 }
 
+// Already the first thing that a coordinator says counts for as long as it means,
+// whatever its clock shows: it may be the last.
+func TestClockOfCoordinatorAtFirst(t *testing.T) {
+	for _, skew := range []time.Duration{-3 * time.Hour, time.Hour, 0} {
+		t.Run(skew.String(), func(t *testing.T) {
+			bubble(t, func(r *rig) {
+				r.takes = func(int) time.Duration { return 3 * time.Hour }
+				r.send("r1", 1, [2]int{0, 1})
+				told := time.Now()
+				r.tell("r1", func(c *wire.Control) {
+					c.Written = told.Add(skew)
+					c.Until = c.Written.Add(15 * time.Minute)
+				})
+				time.Sleep(40 * time.Second) // the boot
+				r.start()
+				time.Sleep(5 * time.Second)
+				if b := r.beat("r1"); b.State != wire.StateWorking || len(b.Held) != 1 {
+					t.Errorf("beat: %+v", b)
+				}
+				r.wait()
+				if d := time.Since(told); d < 15*time.Minute || d > 17*time.Minute {
+					t.Errorf("it powered off after %v", d)
+				}
+			})
+		})
+	}
+}
+
 func TestSkewOf(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(100_000, 0)
