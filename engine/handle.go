@@ -5,7 +5,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/task"
 	"github.com/coiled-jobs/coiled-jobs/wire"
@@ -153,16 +152,11 @@ func (e *Engine) watch(ctx context.Context, run, joined string) (*Handle, error)
 func (w *watcher) follow(ctx context.Context) {
 	defer close(w.done)
 	defer close(w.notices)
-	began := time.Now()
 	t := time.NewTicker(w.every)
 	defer t.Stop()
 	for {
 		r, _ := w.now()
-		switch {
-		case r.Status.Final(), r.Status == executor.RunInterrupted:
-			return
-		case r.Status == executor.RunPending && time.Since(began) > startGrace:
-			w.err = &cloud.Error{Op: "wait for a coordinator of", Resource: w.view.Header.Run, Kind: cloud.KindNotFound}
+		if r.Status.Final() || r.Status == executor.RunInterrupted {
 			return
 		}
 		select {

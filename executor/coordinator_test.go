@@ -443,6 +443,41 @@ func TestCancelDeadRun(t *testing.T) {
 	}
 }
 
+func TestDeadBeforeItBegan(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	begun := func(cloud string, ago time.Duration) *View {
+		g := newRig(t, cloudtest.NewStore(), `{name: p, functions: {a: {command: [x], map: {range: 4}}, b: {command: [x], needs: a}}}`)
+		g.header.Cloud, g.header.Created = cloud, time.Now().Add(-ago)
+		g.create()
+		v, err := OpenView(ctx, g.store, "r1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	for _, c := range []struct {
+		cloud string
+		ago   time.Duration
+		want  RunStatus
+	}{
+		{"local", 0, RunPending},
+		{"local", time.Hour, RunInterrupted},
+		{"aws", 5 * time.Minute, RunPending}, // its coordinator may need a machine
+		{"aws", time.Hour, RunInterrupted},
+	} {
+		r, err := begun(c.cloud, c.ago).Report(ctx)
+		if err != nil || r.Status != c.want || r.Functions[0].Pending != 4 {
+			t.Errorf("%s, recorded %s ago: %s, want %s (%v)", c.cloud, c.ago, summaryOf(r), c.want, err)
+		}
+	}
+	v := begun("local", 0)
+	r, err := CancelDead(ctx, v.store, v, "cancelled by me", time.Now)
+	if err != nil || r.Status != RunCancelled || r.Functions[0].Cancelled != 4 || r.Functions[1].Cancelled != 1 {
+		t.Errorf("cancelled: %s, %v", summaryOf(r), err)
+	}
+}
+
 // lostStore gives journals that another writer takes over.
 type lostStore struct {
 	cloud.Store

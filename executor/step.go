@@ -74,6 +74,11 @@ func (s *State) applyEvent(e *event) []action {
 		return nil
 	case evFinish:
 		s.takeBackAll() // a fold may not have seen that they gave it back
+		for _, f := range s.order {
+			if f.phase == preparing && s.stopping != notStopping {
+				s.closeAs(f, task.Cancelled, s.reason) // its coordinator died, and nobody prepares it any more
+			}
+		}
 		s.status, s.finished = e.Status, e.At
 		s.endSession(e.At)
 		return nil

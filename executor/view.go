@@ -58,6 +58,11 @@ func OpenView(ctx context.Context, store cloud.Store, run string) (*View, error)
 	}
 	v := &View{Header: h, store: store, rd: journalReader{store, run}, pipeline: p,
 		state: newState(run, Selected(p, h.Functions, h.Only), h.Only), items: map[string]planner.Items{}}
+	for fn, n := range h.Planned { // known before a coordinator has begun
+		if f := v.state.byName[fn]; f != nil && n >= 0 {
+			f.plan(n)
+		}
+	}
 	return v, v.Refresh(ctx)
 }
 
@@ -115,8 +120,15 @@ func (v *View) Report(ctx context.Context) (Report, error) {
 			live[l.Function]++
 		}
 	}
-	if v.state.status.Final() || !v.state.begun {
+	if v.state.status.Final() {
 		return v.state.report(v.Header, live), nil
+	}
+	if !v.state.begun {
+		r := v.state.report(v.Header, live)
+		if v.interrupted(alive) {
+			r.Status = RunInterrupted
+		}
+		return r, nil
 	}
 	until := time.Now()
 	if !alive {
@@ -134,7 +146,27 @@ func (v *View) Report(ctx context.Context) (Report, error) {
 	return r, nil
 }
 
-// Live is the tasks that run now, as of at most a second ago.
+// localGrace is how long it may take on this machine from the record of a run
+// until its coordinator has begun.
+const localGrace = 30 * time.Second
+
+// interrupted says whether nobody works on a run that is not finished.
+func (v *View) interrupted(alive bool) bool {
+	return !alive && (v.state.begun || time.Since(v.Header.Created) > v.beginGrace())
+}
+
+// beginGrace is how long a run may be pending. After that whoever wanted to
+// begin it is dead. Elsewhere files are sent first, and a coordinator may need
+// a machine.
+func (v *View) beginGrace() time.Duration {
+	if v.Header.Cloud == "aws" {
+		return max(localGrace, v.pipeline.Limits.Unattended)
+	}
+	return localGrace
+}
+
+// Live is the tasks that run now, as of at most a second ago; of a run whose
+// coordinator is dead, those that ran at its end.
 func (v *View) Live(ctx context.Context) ([]task.Live, error) {
 	b, err := v.store.Get(ctx, liveKey(v.Header.Run))
 	if cloud.KindOf(err) == cloud.KindNotFound {

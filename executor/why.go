@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/task"
@@ -13,6 +14,9 @@ func (v *View) Why(ctx context.Context, fn string, index int) ([]string, error) 
 	f := v.state.byName[fn]
 	if f == nil {
 		return nil, fmt.Errorf("no function %q in this run", fn)
+	}
+	if f.n == 0 {
+		return v.whyNone(ctx, f)
 	}
 	t, ok := v.Task(fn, index)
 	if !ok {
@@ -47,7 +51,7 @@ func (v *View) Why(ctx context.Context, fn string, index int) ([]string, error) 
 		if err != nil {
 			return nil, err
 		}
-		if !alive && v.state.begun {
+		if v.interrupted(alive) {
 			lines = append(lines, "nobody works on the run: it was interrupted")
 		} else {
 			lines = append(lines, v.whyPending(f, index, len(attempts)))
@@ -56,6 +60,25 @@ func (v *View) Why(ctx context.Context, fn string, index int) ([]string, error) 
 		lines = append(lines, v.whyNoRetry(f, &attempts[len(attempts)-1], len(attempts)))
 	}
 	return lines, nil
+}
+
+// whyNone explains a function that has no tasks, or none yet.
+func (v *View) whyNone(ctx context.Context, f *function) ([]string, error) {
+	lines := []string{f.spec.Name + ": " + f.shown()}
+	alive, err := v.Alive(ctx)
+	switch {
+	case err != nil:
+		return nil, err
+	case f.phase == done && f.status == task.Succeeded:
+		return append(lines, "it has no tasks: its map is empty"), nil
+	case f.phase == done:
+		return append(lines, f.status.String()+" as a whole, before its tasks were known: "+orElse(f.reason, "a function that it needs did not succeed")), nil
+	case v.interrupted(alive):
+		return append(lines, "nobody works on the run: it was interrupted"), nil
+	case f.phase == waiting:
+		return append(lines, v.whyPending(f, 0, 0)+", and its tasks are not known before"), nil
+	}
+	return append(lines, "its tasks are being found out"), nil
 }
 
 // describe says what one attempt ended with.
@@ -127,7 +150,10 @@ func (v *View) whyPending(f *function, i, attempts int) string {
 				open = append(open, n.spec.Name)
 			}
 		}
-		return fmt.Sprintf("it waits for %v", open)
+		if len(open) == 0 {
+			return "the run is about to begin"
+		}
+		return "it waits for " + strings.Join(open, ", ")
 	case f.from != nil && f.held():
 		return "it waits for " + f.from.spec.Name
 	case f.from != nil && !f.mayRun(i):

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/coiled-jobs/coiled-jobs/engine"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/task"
 )
 
 // parseParams reads the values of --param. The last one of a name counts.
@@ -145,6 +147,13 @@ func (v *runView) count(r executor.Report, fn string) int {
 	return 0
 }
 
+// over says whether a function has reached its end.
+func (v *runView) over(r executor.Report, fn string) bool {
+	return slices.ContainsFunc(r.Functions, func(f executor.FunctionReport) bool {
+		return f.Name == fn && f.Status != task.Pending.String() && f.Status != task.Running.String()
+	})
+}
+
 // resolve checks FN or FN/I against the run; all reports that no index was
 // given and the function has more than one task (or none yet).
 func (v *runView) resolve(r executor.Report, text string) (ref taskRef, all bool, err error) {
@@ -165,6 +174,8 @@ func (v *runView) resolve(r executor.Report, text string) (ref taskRef, all bool
 		return ref, false, nil
 	}
 	switch {
+	case n == 0 && v.over(r, ref.fn):
+		return ref, false, usagef("%s has no tasks; %s why %s %s says more", ref.fn, program, v.run, ref.fn)
 	case n == 0:
 		return ref, false, usagef("the tasks of %s are not known yet", ref.fn)
 	case n == 1:

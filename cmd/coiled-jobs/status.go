@@ -51,7 +51,7 @@ func runStatus(ctx context.Context, o *statusOptions) error {
 		groups = groupView(ctx, v.View)
 	}
 	s := ui.Summary{Report: r, Groups: groups.Groups(), Grouped: groups.Total(), Local: v.Header.Cloud != "aws", Program: program, Width: width(a.stdout)}
-	if live, err := v.Live(ctx); err == nil {
+	if live, err := v.Live(ctx); err == nil && !ended(r) { // of a dead coordinator, it is what ran then
 		sort.SliceStable(live, func(i, j int) bool { return live[i].Started < live[j].Started })
 		s.Live = live
 	}
