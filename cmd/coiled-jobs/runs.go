@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -23,7 +24,7 @@ func newRunsCmd(a *app, runF func(context.Context, *runsOptions) error) *cobra.C
 	cmd := &cobra.Command{
 		Use:   "runs",
 		Short: "List runs, newest first",
-		Long: `List runs, newest first: your own, or with --all everybody's in the store. In a pipe the columns are
+		Long: `List runs, newest first: your own (with --store, those in it), or with --all everybody's in the store. In a pipe the columns are
 separated by tabs: run, pipeline, status, started, seconds, tasks, failed, dollars, owner.`,
 		Args: arguments(0, 0, ""), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -53,6 +54,9 @@ func runRuns(ctx context.Context, o *runsOptions) error {
 	}
 	if err != nil {
 		return err
+	}
+	if a.storeFlag != "" { // who names a store means what is in it
+		runs = slices.DeleteFunc(runs, func(r engine.RunSummary) bool { return e.Store == nil || r.Store != e.Store.URL() })
 	}
 	if o.json {
 		return a.printJSON(append([]engine.RunSummary{}, runs...))
