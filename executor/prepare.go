@@ -134,7 +134,7 @@ func (c *Coordinator) results(ctx context.Context, f *function) ([]any, error) {
 		}
 		var v any
 		if res != nil {
-			if v, failed = value.Decode(res); failed != nil {
+			if v, failed = value.DecodeOrdered(res); failed != nil {
 				failed = fmt.Errorf("result %d of %s: %w", i, f.spec.Name, failed)
 				return false
 			}

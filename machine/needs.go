@@ -264,7 +264,7 @@ func results(fn, path string) ([]any, error) {
 		if size += len(line); size > maxResults {
 			return tooLarge(fn)
 		}
-		v, err := value.Decode(bytes.Clone(line))
+		v, err := value.DecodeOrdered(bytes.Clone(line))
 		if err != nil {
 			return fmt.Errorf("result %d of %s: %w", len(all), fn, err)
 		}

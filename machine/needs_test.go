@@ -15,6 +15,7 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/cloud/cloudtest"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/task"
+	"github.com/coiled-jobs/coiled-jobs/value"
 	"github.com/coiled-jobs/coiled-jobs/wire"
 )
 
@@ -61,7 +62,7 @@ func TestNeeds(t *testing.T) {
 	st, store := newTestNeeds(t, "name: t\nfunctions:\n  a: {run: 'true'}\n  b: {run: 'true'}\n  c: {needs: [a, b], run: 'true'}\n")
 	r := &rig{t: t, ctx: t.Context(), store: store}
 	long := `"` + strings.Repeat("x", 3<<20) + `"`
-	if err := store.Put(t.Context(), "results", []byte("1\nnull\n"+long+"\n{\"k\":2}\n")); err != nil {
+	if err := store.Put(t.Context(), "results", []byte("1\nnull\n"+long+"\n{\"z\":2,\"k\":2}\n")); err != nil {
 		t.Fatal(err)
 	}
 	r.put(wire.StartKey("r1", "c", 1), wire.Start{Function: "c", Count: 7, Needs: map[string]wire.Need{
@@ -81,6 +82,9 @@ func TestNeeds(t *testing.T) {
 	all, err := a.Results()
 	if err != nil || len(all) != 4 || all[1] != nil || fmt.Sprint(all[0]) != "1" || len(all[2].(string)) != 3<<20 {
 		t.Errorf("%d results, %v", len(all), err)
+	}
+	if got := value.Text(all[3]); got != `{"z":2,"k":2}` {
+		t.Errorf("a mapping became %s", got)
 	}
 	if a.Without(0) || !a.Without(1) || !a.Without(4) || a.Status != "succeeded" || a.Count != 4 || a.Failed != 1 {
 		t.Errorf("%+v", a)

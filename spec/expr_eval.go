@@ -24,7 +24,9 @@ const (
 	maxTime     = 20 * time.Second // in loops
 )
 
-// Eval evaluates the expression.
+// Eval gives the value of the expression, in the plain types of package value.
+// The error quotes the expression; its reason is a name without a value,
+// operands that do not fit, or more work than the limits above allow.
 func (e *Expr) Eval(env *Env) (any, error) {
 	v, err := e.eval(env)
 	if err != nil {
@@ -292,6 +294,13 @@ var functions = conf.FunctionsTable{
 		Func: func(args ...any) (any, error) { return textual(args[0]), nil }},
 	"$deep": {Name: "$deep", Types: []reflect.Type{reflect.TypeFor[func(any) any]()},
 		Func: func(args ...any) (any, error) { return deepText(args[0]), nil }},
+	"$keys":     instead("$keys", entriesOf(func(k string, _ any) any { return k })),
+	"$values":   instead("$values", entriesOf(func(_ string, v any) any { return v })),
+	"$toPairs":  instead("$toPairs", entriesOf(func(k string, v any) any { return []any{k, v} })),
+	"$flatten":  instead("$flatten", flatten),
+	"$string":   instead("$string", func(v any) (string, error) { return value.Text(v), nil }),
+	"$toJSON":   instead("$toJSON", toJSON),
+	"$fromJSON": instead("$fromJSON", fromJSON),
 	"$tick": {Name: "$tick", Types: []reflect.Type{reflect.TypeFor[func(any, any) any]()},
 		Func: func(args ...any) (any, error) { return args[1], args[0].(*budget).tick(args[1]) }},
 }

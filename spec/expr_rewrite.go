@@ -193,8 +193,7 @@ func (c *exprCompiler) resolveCall(n *ast.Node, t *ast.CallNode) {
 
 // How builtins treat a file or an ordered mapping among their arguments:
 // those named here look into lists, so files inside a list count as text too.
-var deepBuiltins = map[string]bool{"join": true, "sort": true, "uniq": true, "string": true, "toJSON": true,
-	"indexOf": true, "lastIndexOf": true, "flatten": false}
+var deepBuiltins = map[string]bool{"join": true, "sort": true, "uniq": true, "indexOf": true, "lastIndexOf": true}
 
 // keepBuiltins take a predicate; their first argument is a list whose elements
 // stay what they are. The result of the predicate is text for the ones that
@@ -278,6 +277,11 @@ func (c *exprCompiler) textualBuiltin(n *ast.Node, t *ast.BuiltinNode) {
 			return
 		}
 		c.operand(&t.Arguments[1], false)
+		return
+	}
+	if functions["$"+t.Name] != nil {
+		c.textual(&t.Arguments[0])
+		ast.Patch(n, call("$"+t.Name, t.Arguments...))
 		return
 	}
 	for i := range t.Arguments {

@@ -14,7 +14,7 @@ import (
 // one is not copied.
 func normalize(v any) any {
 	switch v := v.(type) {
-	case nil, bool, int, float64, string, *value.File, *value.Object, time.Time, time.Duration:
+	case nil, bool, int, float64, string, value.Number, *value.File, *value.Object, time.Time, time.Duration:
 		return v
 	case []any:
 		var out []any
@@ -106,7 +106,7 @@ func describe(v any) string {
 		return "null"
 	case bool:
 		return fmt.Sprint(v)
-	case int, float64:
+	case int, float64, value.Number:
 		return "the number " + value.Text(v)
 	case string:
 		if r := []rune(v); len(r) > 40 {
