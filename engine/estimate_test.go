@@ -238,11 +238,14 @@ func TestQuotaWarning(t *testing.T) {
 		{hardware.SpotWithFallback, 132, q(32), q(500), "your account may start 32 spot vCPUs; this plan wants 132: raise L-34B43A08 at https://here, or 100 of them are rented on demand, for about $3.00 an hour more"},
 		{hardware.OnDemand, 24, q(500), q(16), "your account may start 16 on-demand vCPUs; this plan wants 24: raise L-34B43A08 at https://here, or it will take 1.5 times longer"},
 		{hardware.Spot, 4, q(0), q(500), "your account may start 0 spot vCPUs; this plan wants 4: raise L-34B43A08 at https://here, or it cannot start"},
+		{hardware.Spot, 12, q(3), q(500), "your account may start 3 spot vCPUs; this plan wants 12: raise L-34B43A08 at https://here, or it cannot start: a machine has 4"},
+		{hardware.SpotWithFallback, 12, q(3), q(2), "your account may start 3 spot vCPUs and 2 on-demand ones; this plan wants 12: raise L-34B43A08 at https://here, or it cannot start: a machine has 4"},
+		{hardware.SpotWithFallback, 12, q(3), nil, "your account may start 3 spot vCPUs; this plan wants 12: raise L-34B43A08 at https://here, or it will take 4 times longer"},
 		{hardware.Spot, 132, q(132), nil, ""},
 		{hardware.Spot, 132, nil, q(1), ""},
 		{hardware.OnDemand, 132, q(1), q(132), ""},
 	} {
-		if got := quotaWarning(c.market, c.want, 0.03, c.spot, c.demand); got != c.text {
+		if got := quotaWarning(c.market, c.want, 4, 0.03, c.spot, c.demand); got != c.text {
 			t.Errorf("%s, %d:\n got %s\nwant %s", c.market, c.want, got, c.text)
 		}
 	}

@@ -10,45 +10,96 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/spec"
 )
 
-// quotaWant is the virtual CPUs that a plan wants of a group of types that
-// share a limit of the account.
+// quotaWant is what a kind of machines wants of the account.
 type quotaWant struct {
+	region, market string
+	machines       int
+	choices        []hardware.Choice
+}
+
+// quotaShare is the virtual CPUs that a plan wants of a group of types that
+// share a limit of the account.
+type quotaShare struct {
 	region, class, market string
-	instanceType          string // one of them
-	vcpus                 int
+	instanceType          string  // the largest of them
+	vcpus, each           int     // in all, and of that type
 	extra                 float64 // dollars per hour and CPU that on demand costs more
 }
 
-// quotaWants adds up what kinds of machines want.
-type quotaWants []*quotaWant
+// limits is what an account may start of a group of types; nil: not known.
+type limits struct{ spot, demand *Quota }
 
-func (w *quotaWants) add(region, market string, first *hardware.Choice, machines int, spot float64) {
-	class := first.QuotaClass()
-	i := slices.IndexFunc(*w, func(g *quotaWant) bool { return g.region == region && g.class == class && g.market == market })
+// add puts machines of a type to those of its group.
+func add(list []*quotaShare, w *quotaWant, c *hardware.Choice) []*quotaShare {
+	class := c.QuotaClass()
+	i := slices.IndexFunc(list, func(g *quotaShare) bool { return g.region == w.region && g.class == class && g.market == w.market })
 	if i < 0 {
-		i = len(*w)
-		*w = append(*w, &quotaWant{region: region, class: class, instanceType: first.Name, market: market})
+		i = len(list)
+		list = append(list, &quotaShare{region: w.region, class: class, market: w.market})
 	}
-	g := (*w)[i]
-	g.vcpus += machines * first.VCPUs
-	g.extra = max(g.extra, (first.OnDemand-spot)/float64(max(first.VCPUs, 1)))
+	g := list[i]
+	g.vcpus += w.machines * c.VCPUs
+	if c.VCPUs > g.each {
+		g.each, g.instanceType = c.VCPUs, c.Name
+	}
+	if spot, _ := c.CheapestSpot(); spot > 0 && w.market != hardware.OnDemand {
+		g.extra = max(g.extra, (c.OnDemand-spot)/float64(max(c.VCPUs, 1)))
+	}
+	return list
 }
 
 // quotas says which limits of the account are in the way of what is wanted. all
 // says whether each could be read.
-func (e *Engine) quotas(ctx context.Context, wants quotaWants) (warnings []string, all bool) {
+func (e *Engine) quotas(ctx context.Context, wants []quotaWant) (warnings []string, all bool) {
 	if e.AWS == nil || e.AWS.Quota == nil {
 		return nil, false
 	}
-	quotas := make([][2]*Quota, len(wants)) // on demand, spot
-	err := together(2*len(wants), func(i int) error {
-		g := wants[i/2]
+	// The choices of a kind may be of several groups, each with its own limits.
+	var groups []*quotaShare
+	for i := range wants {
+		seen := map[string]bool{}
+		for j := range wants[i].choices {
+			if c := &wants[i].choices[j]; !seen[c.QuotaClass()] {
+				seen[c.QuotaClass()] = true
+				groups = add(groups, &wants[i], c)
+			}
+		}
+	}
+	read := make([]limits, len(groups))
+	err := together(2*len(groups), func(i int) error {
+		g := groups[i/2]
 		q, err := e.AWS.Quota(ctx, g.region, g.instanceType, i%2 == 1)
-		quotas[i/2][i%2] = q
+		if i%2 == 1 {
+			read[i/2].spot = q
+		} else {
+			read[i/2].demand = q
+		}
 		return err
 	})
-	for i, g := range wants {
-		if text := quotaWarning(g.market, g.vcpus, g.extra, quotas[i][1], quotas[i][0]); text != "" {
+	limitsOf := func(region string, c *hardware.Choice) limits {
+		return read[slices.IndexFunc(groups, func(g *quotaShare) bool { return g.region == region && g.class == c.QuotaClass() })]
+	}
+	var shares []*quotaShare
+	for i := range wants {
+		w := &wants[i]
+		first := &w.choices[0]
+		c := first
+		if j := slices.IndexFunc(w.choices, func(x hardware.Choice) bool { return fits(w.market, x.VCPUs, limitsOf(w.region, &x)) }); j >= 0 {
+			c = &w.choices[j]
+		}
+		if c.QuotaClass() != first.QuotaClass() {
+			q := limitsOf(w.region, first)
+			if w.market == hardware.OnDemand {
+				q.spot = q.demand
+			}
+			warnings = append(warnings, fmt.Sprintf("your account may start no %s, the cheapest choice; %s and others like it are rented, at $%.4f an hour where it is $%.4f: %s",
+				first.Name, c.Name, c.Price, first.Price, raise(q.spot)))
+		}
+		shares = add(shares, w, c)
+	}
+	for _, g := range shares {
+		i := slices.IndexFunc(groups, func(x *quotaShare) bool { return x.region == g.region && x.class == g.class })
+		if text := quotaWarning(g.market, g.vcpus, g.each, g.extra, read[i].spot, read[i].demand); text != "" {
 			warnings = append(warnings, text)
 		}
 	}
@@ -56,11 +107,33 @@ func (e *Engine) quotas(ctx context.Context, wants quotaWants) (warnings []strin
 	return warnings, err == nil
 }
 
+// fits says whether limits allow a machine with so many CPUs. What is not known
+// does not forbid it.
+func fits(market string, vcpus int, l limits) bool {
+	spot, demand := l.spot == nil || vcpus <= l.spot.VCPUs, l.demand == nil || vcpus <= l.demand.VCPUs
+	switch market {
+	case hardware.OnDemand:
+		return demand
+	case hardware.Spot:
+		return spot
+	}
+	return spot || demand
+}
+
+// raise says how a limit is raised.
+func raise(q *Quota) string {
+	text := "raise " + q.Code
+	if q.Link != "" {
+		text += " at " + q.Link
+	}
+	return text
+}
+
 // planQuotas is quotas for the machines of an estimate.
 func (e *Engine) planQuotas(ctx context.Context, kinds []*pricedKind) []string {
-	var wants quotaWants
+	var wants []quotaWant
 	for _, k := range kinds {
-		wants.add(k.region, k.selection.Request.Market, &k.selection.Choices[0], k.most, k.machine.Instance)
+		wants = append(wants, quotaWant{k.region, k.selection.Request.Market, k.most, k.selection.Choices})
 	}
 	warnings, _ := e.quotas(ctx, wants)
 	return warnings
@@ -75,16 +148,10 @@ func (e *Engine) askQuotas(ctx context.Context, p *Planned, q *Quote) func() {
 	if q.quotas || e.AWS.Quota == nil {
 		return func() {}
 	}
-	var wants quotaWants
+	var wants []quotaWant
 	for i := range q.Kinds {
 		k := &q.Kinds[i]
-		first := &k.choices[0]
-		spot, _ := first.CheapestSpot()
-		market := hardware.RequestOf(k.kind.Hardware).Market
-		if spot == 0 || market == hardware.OnDemand {
-			spot = first.OnDemand
-		}
-		wants.add(k.Region, market, first, worthRenting(p, k), spot)
+		wants = append(wants, quotaWant{k.Region, hardware.RequestOf(k.kind.Hardware).Market, worthRenting(p, k), k.choices})
 	}
 	ctx, stop := context.WithTimeout(ctx, quotaPatience)
 	type answer struct {
@@ -126,8 +193,9 @@ func worthRenting(p *Planned, k *QuoteKind) int {
 	return min(most, k.Most)
 }
 
-// quotaWarning compares what a plan wants with what the account may start.
-func quotaWarning(market string, want int, extra float64, spot, demand *Quota) string {
+// quotaWarning compares what a plan wants with what the account may start. each
+// is the CPUs of one machine, the largest.
+func quotaWarning(market string, want, each int, extra float64, spot, demand *Quota) string {
 	first := spot
 	if market == hardware.OnDemand {
 		first = demand
@@ -137,10 +205,7 @@ func quotaWarning(market string, want int, extra float64, spot, demand *Quota) s
 	}
 	what := map[bool]string{true: "on-demand", false: "spot"}[market == hardware.OnDemand]
 	have, text := first.VCPUs, fmt.Sprintf("your account may start %d %s vCPUs; this plan wants %d: ", first.VCPUs, what, want)
-	raise := "raise " + first.Code
-	if first.Link != "" {
-		raise += " at " + first.Link
-	}
+	raise := raise(first)
 	if market == hardware.SpotWithFallback && demand != nil && demand.VCPUs > 0 {
 		have += demand.VCPUs
 		if want <= have {
@@ -150,6 +215,9 @@ func quotaWarning(market string, want int, extra float64, spot, demand *Quota) s
 	}
 	if have == 0 {
 		return text + raise + ", or it cannot start"
+	}
+	if !fits(market, each, limits{spot, demand}) {
+		return fmt.Sprintf("%s%s, or it cannot start: a machine has %d", text, raise, each)
 	}
 	return text + raise + ", or it will take " + times(float64(want)/float64(have)) + " longer"
 }

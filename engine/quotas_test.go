@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/coiled-jobs/coiled-jobs/hardware"
 )
 
 // What the account allows is said before anything is rented; where that cannot
@@ -58,5 +60,39 @@ func TestQuotasComeBeforeTheBill(t *testing.T) {
 				t.Errorf("%d launches", n)
 			}
 		})
+	}
+}
+
+// Machines of several groups have limits each: where the cheapest choice cannot
+// be had, what counts is the next that can.
+func TestQuotasOfSeveralGroups(t *testing.T) {
+	t.Parallel()
+	choice := func(name string, vcpus int, price float64) hardware.Choice {
+		return hardware.Choice{Offer: hardware.Offer{Type: hardware.Type{Name: name, VCPUs: vcpus}, OnDemand: 2 * price, Spot: map[string]float64{"": price}}, Price: price}
+	}
+	choices := []hardware.Choice{choice("x2iedn.xlarge", 4, 0.3), choice("x2iedn.2xlarge", 8, 0.5), choice("r6a.4xlarge", 16, 0.36)}
+	const next = "your account may start no x2iedn.xlarge, the cheapest choice; r6a.4xlarge and others like it are rented, at $0.3600 an hour where it is $0.3000: raise L-X"
+	for _, c := range []struct {
+		market      string
+		x, standard int
+		want        string
+	}{
+		{hardware.Spot, 40, 0, ""},
+		{hardware.Spot, 0, 160, next},
+		{hardware.SpotWithFallback, 3, 160, next},
+		{hardware.Spot, 0, 32, next + "\nyour account may start 32 spot vCPUs; this plan wants 160: raise L-Standard, or it will take 5 times longer"},
+		{hardware.OnDemand, 4, 160, "your account may start 4 on-demand vCPUs; this plan wants 40: raise L-X, or it will take 10 times longer"},
+		{hardware.Spot, 3, 5, "your account may start 3 spot vCPUs; this plan wants 40: raise L-X, or it cannot start: a machine has 4"},
+	} {
+		e := &Engine{AWS: &AWS{Quota: func(_ context.Context, _, instanceType string, _ bool) (*Quota, error) {
+			if strings.HasPrefix(instanceType, "x") {
+				return &Quota{Code: "L-X", VCPUs: c.x}, nil
+			}
+			return &Quota{Code: "L-Standard", VCPUs: c.standard}, nil
+		}}}
+		got, all := e.quotas(t.Context(), []quotaWant{{"us-east-1", c.market, 10, choices}})
+		if text := strings.Join(got, "\n"); text != c.want || !all {
+			t.Errorf("%s, %d and %d:\n got %s\nwant %s", c.market, c.x, c.standard, text, c.want)
+		}
 	}
 }
