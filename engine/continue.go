@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -129,7 +130,9 @@ func (e *Engine) Retry(ctx context.Context, run string, o ContinueOptions) (*Han
 	case executor.RunRunning:
 		return nil, usagef("run %s is still running; wait for its end or cancel it first", run)
 	case executor.RunSucceeded:
-		return finishedHandle(r, "the run has succeeded; nothing has failed"), nil
+		if !slices.ContainsFunc(r.Functions, func(f executor.FunctionReport) bool { return f.Failed > 0 }) {
+			return finishedHandle(r, "the run has succeeded; nothing has failed"), nil
+		} // max_failures let it succeed all the same
 	}
 	v.Header = o.placed(v.Header)
 	p, file, err := e.currentFile(ctx, v)

@@ -226,6 +226,10 @@ func (s *Summary) next(b *strings.Builder, st Style) {
 		add("logs "+run+" "+name, "what it printed")
 	}
 	switch s.Report.Status {
+	case executor.RunSucceeded:
+		if len(s.Groups) > 0 {
+			add("retry "+run, "run again what failed")
+		}
 	case executor.RunFailed, executor.RunCancelled:
 		add("retry "+run, "run again what is not done")
 	case executor.RunStopped:
