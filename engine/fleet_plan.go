@@ -37,6 +37,7 @@ type QuoteKind struct {
 
 	kind    *kind
 	choices []hardware.Choice
+	exact   bool // they have what was asked for, not the next larger
 }
 
 // defaultCost is what a run on aws may cost that names no limit.
@@ -75,26 +76,34 @@ func (e *Engine) Quote(ctx context.Context, p *Planned, o ApplyOptions) (*Quote,
 	q.Limit = costLimit(p.Pipeline, o.MaxCost)
 	for i := range q.Kinds {
 		k := &q.Kinds[i]
-		k.Most = min(k.Most, tasksOf(p, k.Functions, k.kind.Hardware.Threads))
+		first := &k.choices[0]
+		k.Most = min(k.Most, usable(p, k.Functions, first.Slots(k.kind.Hardware.Threads)))
 		if m := p.Pipeline.Limits.Machines; m > 0 {
 			k.Most = min(k.Most, m)
+		}
+		if v := p.Pipeline.Limits.VCPUs; v > 0 {
+			k.Most = min(k.Most, max(1, v/max(1, first.VCPUs)))
 		}
 	}
 	p.quote = q
 	return q, nil
 }
 
-// tasksOf is how many machines the planned tasks of functions can use at most.
-func tasksOf(p *Planned, functions []string, threads int) int {
+// usable is how many machines with so many slots the planned tasks of functions
+// can use at most.
+func usable(p *Planned, functions []string, slots int) int {
 	most := 1
 	for _, f := range p.Plan.Functions {
-		switch {
+		tasks := f.Tasks
+		switch c := p.Pipeline.Function(f.Name).Concurrency; {
 		case !slices.Contains(functions, f.Name):
-		case f.Tasks < 0:
+			continue
+		case tasks < 0 && c == 0:
 			return 1 << 30 // not known
-		default:
-			most = max(most, (f.Tasks+max(threads, 1)-1)/max(threads, 1))
+		case c > 0 && (tasks < 0 || tasks > c):
+			tasks = c
 		}
+		most = max(most, (tasks+slots-1)/slots)
 	}
 	return most
 }
@@ -119,7 +128,9 @@ func (e *Engine) quote(ctx context.Context, p *spec.Pipeline, functions []string
 			}
 		}
 		r := look(k.Region)
-		if r.now != nil && choose(k, r.now) == nil {
+		// What is built in lacks types: another number of CPUs or GPUs than was
+		// asked for may be many times as dear as what there is.
+		if r.now != nil && choose(k, r.now) == nil && (k.exact || !r.builtIn) {
 			return nil
 		}
 		c, err := r.full()
@@ -137,8 +148,9 @@ const patience = time.Second
 
 // regional is what is known of a region: at once, and when it has answered.
 type regional struct {
-	now  *hardware.Catalogue
-	full func() (*hardware.Catalogue, error)
+	now     *hardware.Catalogue
+	builtIn bool // now is no answer
+	full    func() (*hardware.Catalogue, error)
 }
 
 // catalogues gives what is known of regions, asking each once.
@@ -171,9 +183,9 @@ func (e *Engine) catalogues(ctx context.Context) func(region string) regional {
 				defer t.Stop()
 				select {
 				case a := <-came:
-					return regional{a.c, func() (*hardware.Catalogue, error) { return a.c, a.err }}
+					return regional{a.c, false, func() (*hardware.Catalogue, error) { return a.c, a.err }}
 				case <-t.C:
-					return regional{hardware.BuiltIn(region), full}
+					return regional{hardware.BuiltIn(region), true, full}
 				}
 			})
 			asked[region] = get
@@ -190,7 +202,7 @@ func choose(k *QuoteKind, c *hardware.Catalogue) error {
 		return usagef("hardware of %s: %v", k.kind.Base, err)
 	}
 	first := s.Choices[0]
-	k.choices, k.Type, k.Others = s.Choices, first.Name, len(s.Choices)-1
+	k.choices, k.exact, k.Type, k.Others = s.Choices, len(s.Notes) == 0, first.Name, len(s.Choices)-1
 	k.Price = c.MachinePrice(first.Name, "", k.kind.Hardware.SpotPolicy != "on-demand", diskOf(k.kind.Hardware))
 	return nil
 }

@@ -56,6 +56,9 @@ func (e *sieve) next(n float64, what string, of func(*Offer) float64) float64 {
 		return n
 	}
 	if best > n && n >= 1 {
+		if n == 1 {
+			what = strings.TrimSuffix(what, "s")
+		}
 		e.notes = append(e.notes, fmt.Sprintf("no type has %s %s: %s is the next number", number(n), what, number(best)))
 	}
 	return best

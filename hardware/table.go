@@ -156,6 +156,7 @@ var singles = []single{
 	{name: "g6e.48xlarge", cpus: 192, gib: 1536, gpus: 8, model: "L40S", gpuGiB: 48, disk: 7600, price: 30.1312, flags: ""},
 	{name: "p3dn.24xlarge", cpus: 96, gib: 768, gpus: 8, model: "V100", gpuGiB: 32, disk: 1800, price: 31.212, flags: ""},
 	{name: "p4d.24xlarge", cpus: 96, gib: 1152, gpus: 8, model: "A100", gpuGiB: 40, disk: 8000, price: 21.9576, flags: ""},
+	{name: "p5.4xlarge", cpus: 16, gib: 256, gpus: 1, model: "H100", gpuGiB: 80, disk: 3800, price: 6.88, flags: ""},
 	{name: "p5.48xlarge", cpus: 192, gib: 2048, gpus: 8, model: "H100", gpuGiB: 80, disk: 30400, price: 55.04, flags: ""},
 }
 
