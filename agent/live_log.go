@@ -12,6 +12,10 @@ import (
 )
 
 const (
+	// followEvery is how often a log is looked at, and written where stored
+	// objects can grow.
+	followEvery = 500 * time.Millisecond
+
 	liveAfter = time.Second     // most tasks have ended by then
 	liveEvery = 2 * time.Second // between two copies of a log
 	liveRate  = 2 << 20         // bytes a second that copies take on average
@@ -19,6 +23,12 @@ const (
 	// liveEnd bounds how long the end of an agent waits for copies.
 	liveEnd = 5 * time.Second
 )
+
+// LogDelay is how old what a store shows of a running task's log is at most,
+// beside the time of an upload, where stored objects cannot grow: what a
+// function's interpreter prints is first fetched from it. Logs of many megabytes
+// are shown more seldom.
+const LogDelay = followEvery + liveEvery
 
 // liveLog shows what a long task has printed so far where stored objects
 // cannot grow: in a copy under a key of its own, written again when there is
@@ -52,7 +62,7 @@ func (l *liveLog) show(ctx context.Context, now time.Time, r io.ReaderAt, from, 
 	if now.Before(l.due) {
 		return
 	}
-	l.due = now.Add(liveEvery)
+	l.due = now.Add(max(liveEvery, time.Duration(size)*time.Second/liveRate))
 	if l.busy != nil {
 		select {
 		case <-l.busy:
@@ -60,7 +70,6 @@ func (l *liveLog) show(ctx context.Context, now time.Time, r io.ReaderAt, from, 
 			return // the store is slow
 		}
 	}
-	l.due = l.due.Add(time.Duration(size) * time.Second / liveRate)
 	l.shown = size
 	done, key := make(chan struct{}), l.key
 	l.busy = done

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -83,6 +84,85 @@ func TestLiveLogInAPlainStore(t *testing.T) {
 	if len(left) != 2 {
 		t.Errorf("the store has %q", left)
 	}
+}
+
+// Every line that a task prints is in the store within LogDelay and the time of
+// an upload, also when the log has grown to megabytes.
+func TestLogDelay(t *testing.T) {
+	t.Parallel()
+	const upload = 100 * time.Millisecond
+	for name, c := range map[string]struct {
+		every time.Duration // so often something printed arrives
+		bytes int           // of a line
+	}{
+		"a process":              {100 * time.Millisecond, 16},
+		"an interpreter":         {followEvery, 16},
+		"one that says a lot":    {100 * time.Millisecond, 8 << 10},
+		"one that rarely prints": {7 * time.Second, 16},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				ctx := t.Context()
+				store := cloudtest.NewStore()
+				s := &slot{pack: newPack(&uploads{store, upload}, "logs/a", dir)}
+				span := s.pack.begin()
+				start := time.Now()
+				var printed []time.Time // when each line was
+				seen, worst := 0, time.Duration(0)
+				look := func() {
+					size := 0
+					if err := store.List(ctx, span.Key, func(o cloud.ObjectInfo) bool { size = int(o.Size); return false }); err != nil {
+						t.Fatal(err)
+					}
+					for ; seen < size/c.bytes; seen++ {
+						worst = max(worst, time.Since(printed[seen]))
+					}
+				}
+				next := start
+				s.logDue = start.Add(followEvery)
+				for time.Since(start) < time.Minute {
+					now := time.Now()
+					if !now.Before(next) {
+						// It was printed just after the last look at it.
+						printed = append(printed, now.Add(-min(c.every, followEvery)))
+						s.pack.write(append(bytes.Repeat([]byte("x"), c.bytes-1), '\n'))
+						next = now.Add(c.every)
+					}
+					s.tick(ctx, now)
+					until := next
+					if due := s.due(); !due.IsZero() {
+						until = earliest(until, due)
+					}
+					until = earliest(until, now.Add(10*time.Millisecond)) // a reader who does not rest
+					time.Sleep(max(time.Until(until), time.Millisecond))
+					look()
+				}
+				if limit := LogDelay + upload + 50*time.Millisecond; worst > limit {
+					t.Errorf("a line was seen after %v, want at most %v", worst, limit)
+				}
+				if n := len(printed); seen < n-int(LogDelay/c.every)-2 {
+					t.Errorf("%d of %d lines were seen", seen, n)
+				}
+				s.pack.end()
+				if err := s.pack.close(ctx); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// uploads is a store that takes its time.
+type uploads struct {
+	cloud.Store
+	takes time.Duration
+}
+
+func (s *uploads) PutFrom(ctx context.Context, key string, r io.Reader) error {
+	time.Sleep(s.takes)
+	return s.Store.PutFrom(ctx, key, r)
 }
 
 // A store that is slow or away holds up no task.

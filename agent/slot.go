@@ -18,10 +18,9 @@ import (
 )
 
 const (
-	slotGroups   = 1 + maxWorkers         // process groups a slot can have at a time
-	reportAfter  = 5 * time.Millisecond   // an outcome is not kept back longer
-	reportCount  = 64                     // nor are more than these
-	followEvery  = 500 * time.Millisecond // how old what a follower of a log sees may be
+	slotGroups   = 1 + maxWorkers       // process groups a slot can have at a time
+	reportAfter  = 5 * time.Millisecond // an outcome is not kept back longer
+	reportCount  = 64                   // nor are more than these
 	itemsAtATime = 256
 )
 

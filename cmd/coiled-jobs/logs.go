@@ -52,8 +52,8 @@ func newLogsCmd(a *app, runF func(context.Context, *logsOptions) error) *cobra.C
 const followEvery = 150 * time.Millisecond
 
 // followOften is how often at least, where a look costs something: somebody
-// watches.
-const followOften = 700 * time.Millisecond
+// watches. With agent.LogDelay it is less than three seconds.
+const followOften = 400 * time.Millisecond
 
 // logPrinter prints logs, with a header where there are several.
 type logPrinter struct {
