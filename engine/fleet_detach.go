@@ -54,16 +54,11 @@ func (e *Engine) detachFleet(ctx context.Context, h *executor.Header, p *spec.Pi
 	list, err := machines.Launch(ctx, cloud.MachineSpec{Run: h.Run, Pool: coordinatorPool, Role: cloud.RoleCoordinator,
 		Token: fmt.Sprintf("coordinator-%d", v.Epoch()+1), Count: 1, Types: coordinatorTypes, Spot: "on-demand", Region: rec.Region, DiskGB: CoordinatorDisk})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("launch a machine for the coordinator: %w", err), endCoordinator(ctx, machines, h.Run))
+		return nil, errors.Join(fmt.Errorf("launch a machine for the coordinator: %w", err), e.giveUp(ctx, machines, h.Run))
 	}
 	e.say("the coordinator of run %s starts on machine %s, a %s; that takes a minute or so, and from then on this process is not needed", h.Run, list[0].ID, list[0].Type)
 	if err := e.awaitMachine(ctx, v, machines, list[0].ID, l.BootLog); err != nil {
-		ended := make(chan error, 1)
-		go func() { ended <- endCoordinator(ctx, machines, h.Run, list[0].ID) }()
-		if ctx.Err() != nil { // at the same time: a signal leaves ten seconds for both
-			err = errors.Join(err, e.takeBack(ctx, h.Run))
-		}
-		return nil, errors.Join(err, <-ended)
+		return nil, errors.Join(err, e.giveUp(ctx, machines, h.Run, list[0].ID))
 	}
 	w, err := e.watch(ctx, h.Run, "")
 	if err != nil {
@@ -71,6 +66,19 @@ func (e *Engine) detachFleet(ctx context.Context, h *executor.Header, p *spec.Pi
 	}
 	w.Detached = true
 	return w, nil
+}
+
+// giveUp ends the machine of a coordinator that has not begun, and cancels its
+// run if that was interrupted. Both at the same time: a signal leaves ten
+// seconds for them.
+func (e *Engine) giveUp(ctx context.Context, machines Machines, run string, ids ...string) error {
+	ended := make(chan error, 1)
+	go func() { ended <- endCoordinator(ctx, machines, run, ids...) }()
+	var err error
+	if ctx.Err() != nil {
+		err = e.takeBack(ctx, run)
+	}
+	return errors.Join(err, <-ended)
 }
 
 // endCoordinator ends the machine of a coordinator that nobody waits for any

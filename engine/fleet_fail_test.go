@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 )
 
@@ -85,18 +86,45 @@ func TestDetachedCoordinatorCannotStart(t *testing.T) {
 // run: nothing is left of it.
 func TestDetachedStartIsInterrupted(t *testing.T) {
 	t.Parallel()
-	c := newCloud(t)
-	c.stuck.Store(true)
-	e := c.engine("TOKEN=geheim")
+	for name, when := range map[string]func(c *fakeCloud, e *Engine, interrupt func()){
+		"while the machine boots": func(c *fakeCloud, _ *Engine, interrupt func()) { c.stuck = interrupt },
+		"while it is launched": func(_ *fakeCloud, e *Engine, interrupt func()) {
+			open := e.AWS.Machines
+			e.AWS.Machines = func(ctx context.Context, region, run string, store cloud.Store, launch func(cloud.MachineSpec) (Launch, error)) (Machines, error) {
+				m, err := open(ctx, region, run, store, launch)
+				return interruptedLaunch{m, interrupt}, err
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := newCloud(t)
+			e := c.engine("TOKEN=geheim")
+			ctx, cancel := context.WithCancel(t.Context())
+			when(c, e, cancel)
+			testInterrupted(ctx, t, c, e)
+		})
+	}
+}
+
+// interruptedLaunch is machines whose launch is interrupted.
+type interruptedLaunch struct {
+	Machines
+	interrupt func()
+}
+
+func (m interruptedLaunch) Launch(ctx context.Context, _ cloud.MachineSpec) ([]cloud.Machine, error) {
+	m.interrupt()
+	return nil, ctx.Err()
+}
+
+func testInterrupted(ctx context.Context, t *testing.T, c *fakeCloud, e *Engine) {
 	o := ApplyOptions{File: write(t, "pipeline.yaml", brokenPipeline), Detach: true}
 	p, err := e.Plan(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancelCause(t.Context())
-	interrupt := errors.New("interrupted")
-	time.AfterFunc(time.Second, func() { cancel(interrupt) })
-	if _, err = e.Apply(ctx, p, o); !errors.Is(err, interrupt) || strings.Contains(err.Error(), "run demo") {
+	if _, err = e.Apply(ctx, p, o); !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "run demo") {
 		t.Fatalf("%v", err)
 	}
 	list, err := e.Runs(t.Context(), false)

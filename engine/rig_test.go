@@ -108,7 +108,7 @@ type fakeCloud struct {
 	zones  []string    // of each region; nil: its first
 	silent bool        // it does not say what machines cost
 	broken atomic.Bool // its machines cannot start
-	stuck  atomic.Bool // its machines boot for ever
+	stuck  func()      // told of each machine; all of them boot for ever
 
 	mu       sync.Mutex
 	queues   map[string]*fakeQueue
@@ -201,7 +201,8 @@ func (c *fakeCloud) boot(i cloudtest.Instance) {
 		})
 		return
 	}
-	if c.stuck.Load() {
+	if c.stuck != nil {
+		c.stuck()
 		return
 	}
 	if l.Coordinator {
