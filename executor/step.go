@@ -159,9 +159,10 @@ func (s *State) prepared(f *function, e *event) []action {
 	case e.Skip:
 		return s.closeAs(f, task.Skipped, e.Reason)
 	case e.Fail:
-		acts := s.closeAs(f, task.Skipped, e.Reason)
+		s.closeAs(f, task.Skipped, e.Reason)
 		f.status = task.Failed
-		return append(acts, actNotice{Notice{Time: time.Unix(0, e.At), Kind: NoticeFailed, Function: f.spec.Name, Text: e.Reason}})
+		return []action{actNotice{Notice{Time: time.Unix(0, e.At), Kind: NoticeFailed, Function: f.spec.Name, Text: e.Reason}},
+			actNotice{Notice{Time: time.Unix(0, e.At), Kind: NoticeFunction, Function: f.spec.Name, Text: f.status.String()}}}
 	}
 	f.phase = running
 	for i := 0; i < f.n; i++ {

@@ -246,11 +246,13 @@ func (f *filter) value(v any) error {
 }
 
 // shorten makes text fit into a message.
-func shorten(s string) string {
+func shorten(s string) string { return strconv.Quote(clip(s)) }
+
+func clip(s string) string {
 	if r := []rune(s); len(r) > 60 {
-		s = string(r[:60]) + "..."
+		return string(r[:60]) + "..."
 	}
-	return strconv.Quote(s)
+	return s
 }
 
 // nulCheck refuses items with a NUL: no program could be given one.
@@ -414,7 +416,10 @@ func (x *expander) literal(m *spec.Map, to sink) error {
 	}
 	list, ok := listOf(v)
 	if !ok {
-		return x.problem(m.Items.Pos, m.Form, "needs a list, but %s is %s", shorten(value.Text(v)), typeName(v))
+		if s, ok := v.(string); ok {
+			return x.problem(m.Items.Pos, m.Form, "needs a list, but %s is text", shorten(s))
+		}
+		return x.problem(m.Items.Pos, m.Form, "needs a list, found %s", clip(value.Text(v)))
 	}
 	for _, e := range list {
 		if err := to.value(e); err != nil {
@@ -422,22 +427,6 @@ func (x *expander) literal(m *spec.Map, to sink) error {
 		}
 	}
 	return nil
-}
-
-func typeName(v any) string {
-	switch v.(type) {
-	case nil:
-		return "null"
-	case string:
-		return "text"
-	case bool:
-		return "a bool"
-	case int, float64:
-		return "a number"
-	case *value.File:
-		return "a file"
-	}
-	return "a mapping"
 }
 
 // results is the items of "from", when it waits for the whole function.

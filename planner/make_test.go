@@ -149,6 +149,7 @@ functions:
 		{"grid", env(0, nil, "p", "q"), []string{`0:{"x":"p","y":0}`, `1:{"x":"p","y":1}`, `2:{"x":"q","y":0}`, `3:{"x":"q","y":1}`}, ""},
 		{"count", env(0, nil, 5, 5), []string{"0:0", "1:1"}, ""},
 		{"text", env(0, nil, "no list"), nil, `needs a list, but "no list" is text`},
+		{"text", env(0, nil, 3), nil, `needs a list, found 3`},
 		{"sorted", env(0, nil, "a\x00b"), nil, "NUL byte"},
 	}
 	for i, tt := range tests {

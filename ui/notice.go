@@ -79,8 +79,8 @@ func (n *Notices) count(e executor.Notice) bool {
 
 func (n *Notices) attempt(e executor.Notice, tasks int) string {
 	st, o := n.Style, e.Outcome
-	if o == nil {
-		return name(e) + Clean(e.Text)
+	if o == nil { // the function as a whole
+		return st.Mark("failed") + " " + Clean(e.Function) + " failed: " + Clean(e.Text)
 	}
 	line := Task(e.Function, o.Index, tasks)
 	what, mark := "failed", st.Mark("failed")
