@@ -102,7 +102,7 @@ func TestDetachedStartIsInterrupted(t *testing.T) {
 			e := c.engine("TOKEN=geheim")
 			ctx, cancel := context.WithCancel(t.Context())
 			when(c, e, cancel)
-			testInterrupted(ctx, t, c, e)
+			testInterrupted(ctx, t, e)
 		})
 	}
 }
@@ -118,7 +118,8 @@ func (m interruptedLaunch) Launch(ctx context.Context, _ cloud.MachineSpec) ([]c
 	return nil, ctx.Err()
 }
 
-func testInterrupted(ctx context.Context, t *testing.T, c *fakeCloud, e *Engine) {
+func testInterrupted(ctx context.Context, t *testing.T, e *Engine) {
+	t.Helper()
 	o := ApplyOptions{File: write(t, "pipeline.yaml", brokenPipeline), Detach: true}
 	p, err := e.Plan(t.Context(), o)
 	if err != nil {

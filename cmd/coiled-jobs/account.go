@@ -8,6 +8,9 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// clouds are the places where a run can be, as --cloud names them.
+var clouds = []string{"local", "aws"}
+
 // cloudOptions are the flags of commands that look at this machine, and at an
 // account where there is one.
 type cloudOptions struct {
@@ -18,7 +21,7 @@ type cloudOptions struct {
 func (o *cloudOptions) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.cloud, "cloud", "", "local or aws: look only here, or there too (default: there if there are credentials)")
 	cmd.Flags().StringVar(&o.region, "region", "", "the region of aws (default: the configured one)")
-	_ = cmd.RegisterFlagCompletionFunc("cloud", cobra.FixedCompletions([]string{"local", "aws"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("cloud", cobra.FixedCompletions(clouds, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // accountUse says whether a command looks at an account.

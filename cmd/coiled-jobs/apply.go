@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -42,16 +44,14 @@ func (s *selection) flags(cmd *cobra.Command) {
 	f.StringArrayVar(&s.only, "only", nil, "only these tasks of a function: `FN/I[,I]` (repeatable)")
 	f.BoolVar(&s.noCache, "no-cache", false, "run everything, whatever is remembered")
 	f.StringVar(&s.maxCost, "max-cost", "", "stop at this many `dollars`, or none")
-	_ = cmd.RegisterFlagCompletionFunc("cloud", cobra.FixedCompletions([]string{"local", "aws"}, cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("cloud", cobra.FixedCompletions(clouds, cobra.ShellCompDirectiveNoFileComp))
 }
 
 // options checks the flags.
 func (s *selection) options(cmd *cobra.Command, file string) (engine.ApplyOptions, error) {
 	o := engine.ApplyOptions{File: file, Cloud: s.cloud, Functions: s.functions, First: s.first, NoCache: s.noCache}
-	switch s.cloud {
-	case "", "local", "aws":
-	default:
-		return o, usagef("--cloud %s: write local or aws", s.cloud)
+	if s.cloud != "" && !slices.Contains(clouds, s.cloud) {
+		return o, usagef("--cloud %s: write %s", s.cloud, strings.Join(clouds, " or "))
 	}
 	if s.local {
 		if s.cloud == "aws" {

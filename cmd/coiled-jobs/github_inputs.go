@@ -80,8 +80,8 @@ func (g *githubStep) params() (map[string]string, error) {
 // options is the inputs as flags of apply and plan.
 func (g *githubStep) options() (o engine.ApplyOptions, err error) {
 	o = engine.ApplyOptions{File: g.file, Cloud: g.input("cloud")}
-	if !slices.Contains([]string{"", "local", "aws"}, o.Cloud) {
-		return o, usagef("cloud: %q; write local or aws", o.Cloud)
+	if o.Cloud != "" && !slices.Contains(clouds, o.Cloud) {
+		return o, usagef("cloud: %q; write %s", o.Cloud, strings.Join(clouds, " or "))
 	}
 	if o.Params, err = g.params(); err != nil {
 		return o, err
