@@ -148,8 +148,11 @@ func whyNext(w io.Writer, v *runView, ref taskRef, t executor.TaskReport, r exec
 			add("after a fix, run again what failed", "retry %s", v.run)
 		}
 	}
-	if r.Status == executor.RunInterrupted && !t.Status.Final() {
+	switch {
+	case r.Status == executor.RunInterrupted && !t.Status.Final(), r.Status == executor.RunStopped && t.Status == task.Cancelled:
 		add("go on where it stopped", "resume %s", v.run)
+	case r.Status == executor.RunCancelled && t.Status == task.Cancelled:
+		add("run again what is not done", "retry %s", v.run)
 	}
 	ui.WriteNext(w, st, next)
 }
