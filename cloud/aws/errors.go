@@ -50,6 +50,7 @@ var kindsOfCodes = map[string]cloud.Kind{
 
 	"AccessDeniedException": cloud.KindDenied, "KmsAccessDenied": cloud.KindDenied, "InvalidSecurity": cloud.KindDenied,
 	"UnrecognizedClientException": cloud.KindDenied, "InvalidClientTokenId": cloud.KindDenied, "ExpiredTokenException": cloud.KindDenied,
+	"InvalidSignatureException": cloud.KindDenied, "MissingAuthenticationToken": cloud.KindDenied, "MissingAuthenticationTokenException": cloud.KindDenied,
 	"InternalFailure": cloud.KindTransient, "InternalServerError": cloud.KindTransient,
 
 	"BatchRequestTooLong": cloud.KindInvalid, "InvalidMessageContents": cloud.KindInvalid, "InvalidAttributeValue": cloud.KindInvalid,
@@ -84,6 +85,7 @@ var kindsOfCodes = map[string]cloud.Kind{
 
 	"UnauthorizedOperation": cloud.KindDenied, "AuthFailure": cloud.KindDenied, "OptInRequired": cloud.KindDenied, "Blocked": cloud.KindDenied,
 	"AuthFailure.ServiceLinkedRoleCreationNotPermitted": cloud.KindDenied, "PendingVerification": cloud.KindDenied,
+	"RequestExpired": cloud.KindDenied, // EC2's word for a session that has ended, too
 
 	"InvalidInstanceID.Malformed": cloud.KindInvalid, "InvalidParameterValue": cloud.KindInvalid, "InvalidParameterCombination": cloud.KindInvalid,
 	"InvalidParameter": cloud.KindInvalid, "MissingParameter": cloud.KindInvalid, "InvalidAMIID.Malformed": cloud.KindInvalid,
@@ -96,8 +98,12 @@ var advice = map[string]string{
 	"AccessDenied":         "check that the credentials may use s3:ListBucket and s3:GetObject here; anonymous: true reads a public bucket, requester_pays: true one whose readers pay",
 	"Forbidden":            "check that the credentials may use s3:ListBucket and s3:GetObject here; anonymous: true reads a public bucket, requester_pays: true one whose readers pay",
 	"ExpiredToken":         "log in again",
+	"RequestExpired":       "log in again; if that does not help, this machine's clock is wrong",
 	"InvalidObjectState":   "the object is archived; restore it first",
 	"RequestTimeTooSkewed": "this machine's clock is wrong",
+
+	"ExpiredTokenException":     "log in again",
+	"InvalidSignatureException": "this machine's clock is wrong, or the secret key is",
 
 	"PendingVerification": "Amazon is still verifying this account; try again in a few hours",
 	"OptInRequired":       "this account has no EC2 yet, or not in this region: finish its registration, or enable the region",

@@ -30,18 +30,32 @@ var queuePermissions = map[string]string{
 // helps nobody.
 func ec2Error(ctx context.Context, op, resource, action string, err error) error {
 	if isCode(err, "UnauthorizedOperation", "AccessDenied", "AccessDeniedException") && ctx.Err() == nil {
-		msg := "the credentials lack the permission " + action
-		var who string
+		var who, why string
 		if m := principal.FindString(err.Error()); m != "" {
 			who = " (" + m + ")"
 		}
-		return &cloud.Error{Op: op, Resource: resource, Kind: cloud.KindDenied, Err: &apiError{err: err, msg: msg + who +
+		// A request may need more than what it is named for: EC2 mostly says what,
+		// and for which resource.
+		if m := lacking.FindStringSubmatch(err.Error()); m != nil {
+			action = m[1]
+			if m[2] != "" {
+				action += " on " + m[2]
+			}
+			if m[3] != "" {
+				why = ", " + m[3]
+			}
+		}
+		msg := "the credentials lack the permission " + action
+		return &cloud.Error{Op: op, Resource: resource, Kind: cloud.KindDenied, Err: &apiError{err: err, msg: msg + who + why +
 			`; "coiled-jobs setup aws --policy person" prints the policy that a person needs`}}
 	}
 	return mapError(ctx, op, resource, err)
 }
 
-var principal = regexp.MustCompile(`arn:aws[a-z-]*:(?:sts|iam)::\S+`)
+var (
+	principal = regexp.MustCompile(`arn:aws[a-z-]*:(?:sts|iam)::\S+`)
+	lacking   = regexp.MustCompile(`is not authorized to perform: ([a-z0-9-]+:[A-Za-z]+)(?: on resource: (\S*[^\s.]))?(?: (with an explicit deny in [a-z -]+[a-z]))?`)
+)
 
 // notFoundIDs is the instances that an error of EC2 does not know, or none.
 func notFoundIDs(err error) []string {

@@ -34,7 +34,7 @@ func TestErrorKinds(t *testing.T) {
 		cloud.KindQuota:     {api("MaxSpotInstanceCountExceeded"), api("VcpuLimitExceeded"), api("InstanceLimitExceeded")},
 		cloud.KindThrottled: {api("RequestLimitExceeded"), api("EC2ThrottledException"), wrapped(&types.OverLimit{}), wrapped(&types.RequestThrottled{}), api("ThrottlingException")},
 		cloud.KindDenied: {api("UnauthorizedOperation"), api("AuthFailure"), api("AuthFailure.ServiceLinkedRoleCreationNotPermitted"), api("AccessDeniedException"),
-			api("UnrecognizedClientException"), api("InvalidClientTokenId"), api("OptInRequired"), api("PendingVerification")},
+			api("UnrecognizedClientException"), api("InvalidClientTokenId"), api("OptInRequired"), api("PendingVerification"), api("RequestExpired"), api("InvalidSignatureException")},
 		cloud.KindTransient: {api("InternalError"), api("InternalFailure"), api("Unavailable"), api("Server.InternalError")},
 		cloud.KindInvalid:   {api("InvalidInstanceID.Malformed"), api("InvalidParameterValue"), api("InvalidParameterCombination"), api("InvalidFleetConfiguration")},
 		cloud.KindOther:     {api("SomethingNew"), errors.New("no code")},
@@ -54,6 +54,22 @@ func TestErrorAdvice(t *testing.T) {
 	err := ec2Error(t.Context(), "launch", "m7i.large", "ec2:CreateFleet", denied)
 	if want := `launch m7i.large: the credentials lack the permission ec2:CreateFleet (arn:aws:sts::123456789012:assumed-role/dev/me); "coiled-jobs setup aws --policy person" prints the policy that a person needs`; err.Error() != want || cloud.KindOf(err) != cloud.KindDenied {
 		t.Errorf("got %v, want %v", err, want)
+	}
+	for _, tt := range []struct{ message, want string }{
+		{"iam:PassRole on resource: arn:aws:iam::123456789012:role/coiled-jobs-machine because no identity-based policy allows the iam:PassRole action.",
+			"lack the permission iam:PassRole on arn:aws:iam::123456789012:role/coiled-jobs-machine (arn:aws:iam::123456789012:user/me); "},
+		{"ec2:RunInstances on resource: arn:aws:ec2:us-east-1:123456789012:instance/* with an explicit deny in a service control policy.",
+			"lack the permission ec2:RunInstances on arn:aws:ec2:us-east-1:123456789012:instance/* (arn:aws:iam::123456789012:user/me), with an explicit deny in a service control policy; "},
+	} {
+		message := "You are not authorized to perform this operation. User: arn:aws:iam::123456789012:user/me is not authorized to perform: " + tt.message +
+			" Encoded authorization failure message: xx"
+		l := &launch{m: &Machines{region: "us-east-1"}}
+		_, ofPool := l.read(t.Context(), marketSpot, []poolError{{code: "UnauthorizedOperation", message: message, targets: []Target{{Type: "m5.large"}}}})
+		for _, err := range []error{ec2Error(t.Context(), "launch", "m5.large", "ec2:CreateFleet", apiErr("UnauthorizedOperation", message)), ofPool} {
+			if cloud.KindOf(err) != cloud.KindDenied || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "Encoded") {
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+		}
 	}
 	for op := range queuePermissions {
 		err := queueError(t.Context(), op, "q", apiErr("AccessDenied", ""))

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/aws/smithy-go"
+
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 )
 
@@ -267,7 +269,7 @@ func (l *launch) batch(ctx context.Context, wave, batch int, market string, n in
 			return n, err
 		}
 		n -= len(machines)
-		later, err := l.read(market, errs)
+		later, err := l.read(ctx, market, errs)
 		if n <= 0 {
 			return 0, nil
 		}
@@ -332,7 +334,7 @@ func (l *launch) ask(ctx context.Context, in Intent) ([]cloud.Machine, []poolErr
 
 // read learns from what pools said. later: the rest is worth asking for again,
 // in a moment.
-func (l *launch) read(market string, errs []poolError) (later bool, err error) {
+func (l *launch) read(ctx context.Context, market string, errs []poolError) (later bool, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range errs {
@@ -347,6 +349,10 @@ func (l *launch) read(market string, errs []poolError) (later bool, err error) {
 			}
 		case kind == cloud.KindThrottled || kind == cloud.KindTransient || notKnownYet(e.code, e.message):
 			later = true
+		case e.code == "UnauthorizedOperation":
+			err = ec2Error(ctx, "launch", describeTargets(e.targets, l.m.region), "ec2:RunInstances",
+				&smithy.GenericAPIError{Code: e.code, Message: e.message})
+			continue
 		default: // a request that is wrong, or not allowed: no other pool will do it
 			if e.code == "AuthFailure.ServiceLinkedRoleCreationNotPermitted" {
 				text += "; " + advice[e.code]
