@@ -319,7 +319,7 @@ func TestCutOffAfterReport(t *testing.T) {
 
 // TestUntaggedMachine: a machine that came by invitation, and does not carry the
 // name of the run, is kept by the next coordinator. One whose heartbeats ended
-// long ago is not waited for.
+// long ago is not waited for, and what it ran counts as lost with it.
 func TestUntaggedMachine(t *testing.T) {
 	t.Parallel()
 	for _, dead := range []bool{false, true} {
@@ -349,8 +349,8 @@ func TestUntaggedMachine(t *testing.T) {
 				time.Sleep(20 * time.Second)
 			}
 			o.note(func() {
-				if want := map[bool]int{false: 1, true: 0}[dead]; !o.open || len(o.held) != want {
-					t.Errorf("dead %v: held %v", dead, o.held)
+				if !o.open || len(o.held) != 1 || len(o.lost) > 0 != dead {
+					t.Errorf("dead %v: held %v, lost %v", dead, o.held, o.lost)
 				}
 			})
 			if m := f.Machines(); len(m) != 1 || (m[0].State == "ended") != dead {

@@ -31,6 +31,7 @@ func (f *Fleet) giveUp(m *machine, why string, terminate bool, now time.Time) {
 		m.losing = false
 		return
 	}
+	m.lostEarly = !f.s.open
 	f.setLive(m.ID, nil)
 	if f.s.stop == "" && m.phase != left {
 		f.cfg.Notice(fmt.Sprintf("machine %s was lost: %s", m.ID, why))

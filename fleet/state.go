@@ -114,6 +114,7 @@ type machine struct {
 
 	dismissed string // why it is being terminated; "" if it is not
 	losing    bool   // it is being given up
+	lostEarly bool   // it was, before the takeover was over
 	ending    int    // sessions of it that are being given up
 	// invited again by this run: heartbeats from before do not count.
 	past    int

@@ -119,7 +119,10 @@ func together(acts []func() error) error {
 // rented. The coordinator is told what machines hold.
 func (f *Fleet) open(held []cloud.Range) {
 	f.cfg.Coordinator.Held(held)
-	f.do(func() { f.s.open = true })
+	f.do(func() {
+		f.handBackLost()
+		f.s.open = true
+	})
 }
 
 // takeOver finds the machines of earlier coordinators and waits for them.
@@ -291,7 +294,7 @@ func (f *Fleet) answered(held *[]cloud.Range, start time.Time) bool {
 		return false
 	}
 	for _, m := range s.sorted() {
-		if !m.noBeats || m.phase == ended {
+		if !m.noBeats || m.phase == ended && !m.lostEarly {
 			continue
 		}
 		for _, h := range m.beat.Held {
@@ -301,6 +304,17 @@ func (f *Fleet) answered(held *[]cloud.Range, start time.Time) bool {
 		}
 	}
 	return true
+}
+
+// handBackLost gives back what machines held that were given up during the
+// takeover, before the coordinator knew of it: what ran there counts as failed
+// with its machine. Only the loop calls it.
+func (f *Fleet) handBackLost() {
+	for _, m := range f.s.sorted() {
+		if m.lostEarly {
+			f.handBack(m.ID, m.name(), m.Why)
+		}
+	}
 }
 
 // closeOld deletes the queues of earlier coordinators: nobody takes from them

@@ -168,6 +168,41 @@ func TestNobodyComesBack(t *testing.T) {
 	})
 }
 
+// TestLostWithTheCoordinator: machines that are lost while there is no
+// coordinator are charged to the tasks that ran there, as any others.
+func TestLostWithTheCoordinator(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := world(t, Config{Source: mapOf(300, ""), Seconds: lognormal(5, 60, 0.3), Kind: fleet.Kind{Max: 10}, Latency: latency})
+		ctx := t.Context()
+		if err := w.Create(ctx, "r"); err != nil {
+			t.Fatal(err)
+		}
+		r, err := w.Start(ctx, "r")
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(4 * time.Minute)
+		r.Kill()
+		w.Region.PowerOff(w.Pick(nil))
+		w.Region.PowerOff(w.Pick(nil))
+		w.Cut(w.Pick(nil), true)
+		time.Sleep(time.Minute)
+		if r, err = w.Start(ctx, "r"); err != nil {
+			t.Fatal(err)
+		}
+		report, _, err := r.Wait()
+		w.Wait()
+		succeeded(t, outcome{report: report, err: err}, 300)
+		if n := report.Functions[0].Retries; n != 3 {
+			t.Errorf("%d retries, want one for each of three machines", n)
+		}
+		if len(w.Doubled) > 0 {
+			t.Errorf("%d tasks ran twice at the same time", len(w.Doubled))
+		}
+	})
+}
+
 // TestNoneToBeHad: a cloud that has few machines, and an account that allows few.
 func TestNoneToBeHad(t *testing.T) {
 	t.Parallel()
