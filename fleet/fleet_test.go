@@ -18,6 +18,18 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/wire"
 )
 
+// The codec of segments makes channels when it is first used: not in a bubble of
+// synctest, which would own them.
+func init() {
+	b, err := (&wire.Segment{}).Encode()
+	if err == nil {
+		_, err = wire.DecodeSegment(b)
+	}
+	if err != nil {
+		panic(err) // an empty segment can be encoded
+	}
+}
+
 // owner is a coordinator that wants machines and writes down what it hears.
 type owner struct {
 	mu      sync.Mutex
