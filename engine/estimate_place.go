@@ -33,8 +33,8 @@ func (e *Engine) egress(ctx context.Context, p *Planned, j *pricedJob, r *planne
 		perGB := hardware.TransferGB(region, j.k.region)
 		cost := perGB * float64(bytes[bucket]) / gigabyte
 		j.egress += cost
-		far = append(far, fmt.Sprintf("%.1f GB from s3://%s in %s, at $%.2f per GB %s in all",
-			float64(bytes[bucket])/gigabyte, bucket, region, perGB, dollars(cost)))
+		far = append(far, fmt.Sprintf("%s from s3://%s in %s, at $%.2f per GB %s in all",
+			gigabytes(bytes[bucket]), bucket, region, perGB, dollars(cost)))
 	}
 	if len(far) == 0 {
 		return
@@ -51,10 +51,26 @@ func (e *Engine) egress(ctx context.Context, p *Planned, j *pricedJob, r *planne
 
 // dollars is a price with as many digits as it needs.
 func dollars(d float64) string {
-	if d > 0 && d < 0.01 {
+	switch {
+	case d > 0 && d < 0.0001:
+		return "less than $0.0001"
+	case d > 0 && d < 0.01:
 		return fmt.Sprintf("$%.4f", d)
 	}
 	return fmt.Sprintf("$%.2f", d)
+}
+
+// gigabytes is an amount of data as it is billed; little is said in smaller
+// units.
+func gigabytes(bytes int64) string {
+	b := float64(bytes)
+	switch {
+	case b >= 0.1*gigabyte:
+		return fmt.Sprintf("%.1f GB", b/gigabyte)
+	case b >= 0.1e6:
+		return fmt.Sprintf("%.1f MB", b/1e6)
+	}
+	return fmt.Sprintf("%.1f kB", b/1e3)
 }
 
 // inputBytes is what the tasks of a function read, by bucket.

@@ -274,3 +274,17 @@ func TestRunsLearnFromEarlierOnes(t *testing.T) {
 		}
 	}
 }
+
+func TestAmounts(t *testing.T) {
+	t.Parallel()
+	for bytes, want := range map[int64]string{19_100_000_000: "19.1 GB", 150_000_000: "0.1 GB", 99_000_000: "99.0 MB", 2_000_000: "2.0 MB", 12_300: "12.3 kB"} {
+		if got := gigabytes(bytes); got != want {
+			t.Errorf("%d: %s, want %s", bytes, got, want)
+		}
+	}
+	for d, want := range map[float64]string{0: "$0.00", 0.00004: "less than $0.0001", 0.004: "$0.0040", 1.5: "$1.50"} {
+		if got := dollars(d); got != want {
+			t.Errorf("%g: %s, want %s", d, got, want)
+		}
+	}
+}

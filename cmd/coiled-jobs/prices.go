@@ -50,7 +50,7 @@ func (a *app) readCatalogue(ctx context.Context, o aws.CatalogueOptions) (*hardw
 // prices are good.
 func fresh(read func(context.Context, string) (*hardware.Catalogue, error)) func(context.Context, string) (*hardware.Catalogue, error) {
 	type known struct {
-		mu        sync.Mutex
+		turn      chan struct{} // held by who reads
 		at        time.Time
 		catalogue *hardware.Catalogue
 	}
@@ -60,12 +60,16 @@ func fresh(read func(context.Context, string) (*hardware.Catalogue, error)) func
 		mu.Lock()
 		k := regions[region]
 		if k == nil {
-			k = &known{}
+			k = &known{turn: make(chan struct{}, 1)}
 			regions[region] = k
 		}
 		mu.Unlock()
-		k.mu.Lock() // who else wants this region waits for the same answer
-		defer k.mu.Unlock()
+		select { // who else wants this region waits for the same answer
+		case k.turn <- struct{}{}:
+			defer func() { <-k.turn }()
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
 		if k.catalogue != nil && time.Since(k.at) < 10*time.Minute {
 			return k.catalogue, nil
 		}

@@ -2,18 +2,23 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
+	"github.com/coiled-jobs/coiled-jobs/hardware"
 	"github.com/coiled-jobs/coiled-jobs/internal/motoserver"
 )
 
@@ -124,4 +129,34 @@ functions:
 	out, msg = do(0, "plan", file, "--machines", "1,10")
 	has(out, "near on m6i.xlarge in eu-west-1", "MACHINES")
 	has(msg, "warning: far reads")
+}
+
+// Whoever has no time to wait for slow lists does not, though somebody else does.
+func TestFreshPricesWaitNoLongerThanAsked(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		reads := 0
+		catalogue := fresh(func(context.Context, string) (*hardware.Catalogue, error) {
+			reads++
+			time.Sleep(30 * time.Second)
+			return hardware.BuiltIn("us-east-1"), nil
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := catalogue(t.Context(), "us-east-1"); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		began := time.Now()
+		if _, err := catalogue(ctx, "us-east-1"); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 3*time.Second {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+		wg.Wait()
+		if c, err := catalogue(t.Context(), "us-east-1"); err != nil || c == nil || reads != 1 {
+			t.Errorf("%v, read %d times", err, reads)
+		}
+	})
 }
