@@ -78,7 +78,7 @@ func (e *Engine) gcRun(ctx context.Context, run string, dry bool) (did []string,
 			return nil, false, err
 		}
 	}
-	return []string{fmt.Sprintf("removed run %s (%s, %d days old)", run, r.Status, int(age/(24*time.Hour)))}, false, nil
+	return []string{fmt.Sprintf("%s run %s (%s, %d days old)", removed(dry), run, r.Status, int(age/(24*time.Hour)))}, false, nil
 }
 
 // gcScratch removes scratch folders whose run is not live in this store and
@@ -108,7 +108,15 @@ func (e *Engine) gcScratch(live map[string]bool, dry bool) ([]string, error) {
 				return did, err
 			}
 		}
-		did = append(did, "removed scratch folder of run "+run)
+		did = append(did, removed(dry)+" scratch folder of run "+run)
 	}
 	return did, nil
+}
+
+// removed is the word for what gc does, or would do.
+func removed(dry bool) string {
+	if dry {
+		return "would remove"
+	}
+	return "removed"
 }

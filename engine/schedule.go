@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -33,15 +34,13 @@ type ScheduledFile struct {
 var looksLikePipeline = regexp.MustCompile(`(?m)^["']?functions["']?\s*:`)
 
 // ScheduledFiles reads the pipeline files that are named or lie in folders that
-// are named. One that is broken has its Err set and does not harm the others.
+// are named, each once. One that is broken, or is not there, has its Err set
+// and does not harm the others.
 func (e *Engine) ScheduledFiles(paths []string) ([]ScheduledFile, error) {
 	var files []string
 	for _, path := range paths {
 		info, err := os.Stat(path)
-		switch {
-		case err != nil:
-			return nil, usagef("%v", err)
-		case !info.IsDir():
+		if err != nil || !info.IsDir() {
 			files = append(files, path)
 			continue
 		}
@@ -51,17 +50,24 @@ func (e *Engine) ScheduledFiles(paths []string) ([]ScheduledFile, error) {
 		}
 		files = append(files, found...)
 	}
-	byName := map[string]string{}
+	seen := map[string]bool{}
+	files = slices.DeleteFunc(files, func(file string) bool {
+		whole, err := filepath.Abs(file)
+		again := err == nil && seen[whole]
+		seen[whole] = true
+		return again
+	})
+	byName := map[string]*ScheduledFile{}
 	list := make([]ScheduledFile, 0, len(files))
 	for _, file := range files {
 		f := e.scheduledFile(file)
-		if other := byName[f.Pipeline]; other != "" && f.Err == nil {
-			f.Err = usagef("%s: the name %s is also that of %s; each scheduled pipeline needs its own", file, f.Pipeline, other)
+		if other := byName[f.Pipeline]; other != nil && f.Err == nil && len(f.Schedules)+len(other.Schedules) > 0 {
+			f.Err = usagef("%s: the name %s is also that of %s; each scheduled pipeline needs its own", file, f.Pipeline, other.File)
 		}
 		if f.Err != nil {
 			f.Schedules = nil
-		} else {
-			byName[f.Pipeline] = file
+		} else if byName[f.Pipeline] == nil {
+			byName[f.Pipeline] = &f
 		}
 		list = append(list, f)
 	}
@@ -72,6 +78,9 @@ func pipelinesBelow(dir string) ([]string, error) {
 	var files []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
+			if path != dir {
+				return fs.SkipDir // it went away, or is not ours to read
+			}
 			return err
 		}
 		name := d.Name()
@@ -99,6 +108,10 @@ func pipelinesBelow(dir string) ([]string, error) {
 
 func (e *Engine) scheduledFile(file string) ScheduledFile {
 	f := ScheduledFile{File: file}
+	if _, err := os.Stat(file); err != nil {
+		f.Err = usagef("%v", err)
+		return f
+	}
 	doc, err := spec.Load(file)
 	if err != nil {
 		f.Err = err

@@ -7,11 +7,41 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/schedule"
 )
+
+// Names matter where schedules are: two trials of one name do no harm.
+func TestScheduledNames(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const schedule = "schedule: {cron: \"@daily\"}\n"
+	for name, text := range map[string]string{
+		"a.yaml": "name: trial\n", "b.yaml": "name: trial\n",
+		"c.yaml": "name: nightly\n", "d.yaml": "name: nightly\n" + schedule,
+		"e.yaml": "name: hourly\n" + schedule, "f.yaml": "name: hourly\n" + schedule,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text+"functions: {a: {command: [x]}}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := engineIn(t).ScheduledFiles([]string{dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var broken []string
+	for _, f := range files {
+		if f.Err != nil {
+			broken = append(broken, filepath.Base(f.File))
+		}
+	}
+	if got := strings.Join(broken, " "); got != "d.yaml f.yaml" {
+		t.Errorf("broken: %s", got)
+	}
+}
 
 // Missed ticks are told of, and a broken file is as broken for a tick as for a
 // person.
