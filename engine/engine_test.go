@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/cloud/cloudtest"
 	"github.com/coiled-jobs/coiled-jobs/executor"
 )
@@ -98,6 +99,47 @@ func TestFindRun(t *testing.T) {
 		if !errors.As(err, &usage) || !strings.Contains(err.Error(), tt.err) {
 			t.Errorf("Find(%q): %v, want a usage error with %q", tt.ref, err, tt.err)
 		}
+	}
+}
+
+// deniedStore is a store that cannot be read.
+type deniedStore struct{ cloud.Store }
+
+func (deniedStore) Get(context.Context, string) ([]byte, error) {
+	return nil, errors.New("no credentials")
+}
+
+// Runs that cannot be read do not hide the others, nor fill the screen.
+func TestRunsThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	e := engineIn(t)
+	var said bytes.Buffer
+	e.Stderr = &said
+	here, away := e.Store, deniedStore{cloudtest.NewStore()}
+	for _, run := range []string{"away-a", "away-b", "here-c"} {
+		e.Store = here
+		if strings.HasPrefix(run, "away") {
+			e.Store = away
+		}
+		h := &executor.Header{Run: run, Pipeline: "p", Created: time.Now()}
+		if err := errors.Join(executor.Create(ctx, here, h, []byte("name: p\nfunctions: {a: {command: [x]}}\n")), e.point(h, "")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.Store = nil
+	e.OpenStore = func(url string) (cloud.Store, error) {
+		if url == away.URL() {
+			return away, nil
+		}
+		return here, nil
+	}
+	runs, err := e.Runs(ctx, false)
+	if err != nil || len(runs) != 1 || runs[0].Run != "here-c" {
+		t.Errorf("%+v, %v", runs, err)
+	}
+	if got := said.String(); got != "coiled-jobs: run away-b and 1 more cannot be read: no credentials\n" {
+		t.Errorf("said %q", got)
 	}
 }
 

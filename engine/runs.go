@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -220,6 +222,7 @@ const runsAtATime = 16
 // Runs lists runs, newest first: the caller's own, or all in the store.
 func (e *Engine) Runs(ctx context.Context, all bool) ([]RunSummary, error) {
 	list := []RunSummary{}
+	unread := map[string][]string{} // by the reason, which is often that of a whole store
 	var mu sync.Mutex
 	var wg sync.WaitGroup
 	turn := make(chan struct{}, runsAtATime)
@@ -234,8 +237,8 @@ func (e *Engine) Runs(ctx context.Context, all bool) ([]RunSummary, error) {
 			case err == nil:
 				list = append(list, s)
 			case cloud.KindOf(err) == cloud.KindNotFound: // removed, or not recorded yet
-			case ctx.Err() == nil: // one that cannot be read does not hide the others
-				fmt.Fprintf(e.Stderr, "coiled-jobs: run %s cannot be read: %v\n", run, err)
+			default: // one that cannot be read does not hide the others
+				unread[err.Error()] = append(unread[err.Error()], run)
 			}
 		})
 	}
@@ -263,6 +266,14 @@ func (e *Engine) Runs(ctx context.Context, all bool) ([]RunSummary, error) {
 	wg.Wait()
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
+	}
+	for _, reason := range slices.Sorted(maps.Keys(unread)) {
+		runs := unread[reason]
+		which := "run " + slices.Max(runs)
+		if n := len(runs) - 1; n > 0 {
+			which += fmt.Sprintf(" and %d more", n)
+		}
+		fmt.Fprintf(e.Stderr, "coiled-jobs: %s cannot be read: %s\n", which, reason)
 	}
 	sort.Slice(list, func(i, j int) bool {
 		if !list[i].Started.Equal(list[j].Started) {
