@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -82,5 +83,42 @@ func TestMissedIsTold(t *testing.T) {
 	settled, err := k.Round(context.Background(), s, now.Add(26*time.Hour+time.Minute))
 	if err != nil || len(settled) != 1 || settled[0].State != schedule.Missed || settled[0].Why == "" {
 		t.Errorf("%+v, %v", settled, err)
+	}
+}
+
+// What is not there, or cannot be read, does not harm what is; what is named
+// twice is one.
+func TestScheduledFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"a.yaml": "name: a\nschedule: {cron: \"0 2 * * *\"}\nfunctions: {f: {command: [x]}}\n",
+		"sub/b.yml": "name: b\nschedule: {cron: \"0 2 * * *\"}\nfunctions: {f: {command: [x]}}\n", "sub/other.yaml": "services: {}\n", "closed/c.yaml": "name: c\nfunctions: {}\n"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed := filepath.Join(dir, "closed")
+	if err := os.Chmod(closed, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(closed, 0o700) })
+	if os.Getuid() == 0 || runtime.GOOS == "windows" { // who may read everything
+		_ = os.RemoveAll(closed)
+	}
+	gone := filepath.Join(dir, "gone.yaml")
+	files, err := engineIn(t).ScheduledFiles([]string{gone, dir, filepath.Join(dir, "a.yaml"), dir + "/./sub"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != 3 || files[0].File != gone || files[0].Err == nil {
+		t.Fatalf("%+v", files)
+	}
+	for i, name := range []string{"a", "b"} {
+		if f := files[i+1]; f.Err != nil || f.Pipeline != name || len(f.Schedules) != 1 {
+			t.Errorf("%+v", f)
+		}
 	}
 }

@@ -154,6 +154,15 @@ func (k *Keeper) Round(ctx context.Context, s Schedule, now time.Time) ([]Record
 	done, starting := map[int64]bool{}, false
 	for _, t := range ticks {
 		rec, err := k.Record(ctx, s, t)
+		if cloud.KindOf(err) == cloud.KindCorrupt {
+			// Nobody knows what it said. The key of the tick's run sees to it that
+			// there is no second one.
+			if err := k.Store.Delete(ctx, RecordKey(s, t)); err != nil {
+				return settled, err
+			}
+			open = append(open, Tick{At: t})
+			continue
+		}
 		switch {
 		case cloud.KindOf(err) == cloud.KindNotFound:
 			seen := false
@@ -335,7 +344,7 @@ func (k *Keeper) read(ctx context.Context, key string) (*Record, error) {
 		return nil, err
 	}
 	rec := &Record{}
-	if err := json.Unmarshal(b, rec); err != nil {
+	if err := json.Unmarshal(b, rec); err != nil || rec.State == "" {
 		return nil, &cloud.Error{Op: "read", Resource: key, Kind: cloud.KindCorrupt, Err: err}
 	}
 	return rec, nil
@@ -381,8 +390,8 @@ func (k *Keeper) Recent(ctx context.Context, s Schedule, n int, known map[string
 			continue
 		}
 		rec, err := k.read(ctx, key)
-		if cloud.KindOf(err) == cloud.KindNotFound {
-			continue // removed meanwhile
+		if nothing(err) {
+			continue
 		}
 		if err != nil {
 			return list, err
@@ -392,6 +401,13 @@ func (k *Keeper) Recent(ctx context.Context, s Schedule, n int, known map[string
 	return list, nil
 }
 
+// nothing says that a record was removed meanwhile, or cannot be read and so
+// tells nothing.
+func nothing(err error) bool {
+	kind := cloud.KindOf(err)
+	return err != nil && (kind == cloud.KindNotFound || kind == cloud.KindCorrupt)
+}
+
 // place is since.json and cursor.json.
 type place struct {
 	At   time.Time `json:"at"`
@@ -399,18 +415,27 @@ type place struct {
 	Zone string    `json:"zone,omitempty"`
 }
 
+// ahead is how much clocks of keepers may differ.
+const ahead = time.Hour
+
 // from is after which moment the ticks of a schedule count: the last one
 // before which all have outcomes, or when it was first seen.
 func (k *Keeper) from(ctx context.Context, s Schedule, now time.Time) (time.Time, error) {
 	var p place
 	for _, name := range []string{"cursor.json", "since.json"} {
 		b, err := k.Store.Get(ctx, base(s)+name)
-		if err == nil && json.Unmarshal(b, &p) == nil && !p.At.IsZero() {
-			return p.At, nil
-		}
 		if err != nil && cloud.KindOf(err) != cloud.KindNotFound {
 			return p.At, err
 		}
+		if err != nil || json.Unmarshal(b, &p) != nil || p.At.IsZero() {
+			continue
+		}
+		// Who saw it first had a clock that went wrong: nothing would be due
+		// until then. A cursor is ahead only of ticks that have outcomes.
+		if name == "since.json" && p.At.After(now.Add(ahead)) {
+			break
+		}
+		return p.At, nil
 	}
 	p = place{At: now.UTC(), Cron: s.Cron, Zone: s.Zone}
 	b, err := json.Marshal(p)
@@ -418,12 +443,17 @@ func (k *Keeper) from(ctx context.Context, s Schedule, now time.Time) (time.Time
 		return p.At, err
 	}
 	err = k.Store.Create(ctx, base(s)+"since.json", b)
-	if cloud.KindOf(err) == cloud.KindConflict { // another keeper was first
-		if b, err = k.Store.Get(ctx, base(s)+"since.json"); err == nil {
-			err = json.Unmarshal(b, &p)
-		}
+	if cloud.KindOf(err) != cloud.KindConflict {
+		return p.At, err
 	}
-	return p.At, err
+	var other place // another keeper was first
+	if b, err = k.Store.Get(ctx, base(s)+"since.json"); err != nil {
+		return p.At, err
+	}
+	if json.Unmarshal(b, &other) == nil && !other.At.IsZero() && !other.At.After(now.Add(ahead)) {
+		return other.At, nil
+	}
+	return p.At, k.put(ctx, base(s)+"since.json", p)
 }
 
 // advance moves the cursor over the ticks that have outcomes. It only saves
@@ -450,8 +480,8 @@ func (k *Keeper) Last(ctx context.Context, s Schedule) (*Record, error) {
 		return nil, err
 	}
 	rec, err := k.read(ctx, last)
-	if cloud.KindOf(err) == cloud.KindNotFound {
-		return nil, nil // removed meanwhile
+	if nothing(err) {
+		return nil, nil
 	}
 	return rec, err
 }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -24,9 +24,13 @@ func (k *Keeper) live(ctx context.Context, s Schedule, now time.Time) ([]LiveRun
 		if cloud.KindOf(err) == cloud.KindNotFound {
 			continue
 		}
+		if err != nil {
+			return nil, err
+		}
 		var r liveRun
-		if err != nil || json.Unmarshal(b, &r) != nil {
-			return nil, errors.Join(err, fmt.Errorf("read %s", key))
+		if json.Unmarshal(b, &r) != nil || r.Run == "" {
+			// Its name says which run it is; that is what counts.
+			r = liveRun{LiveRun: LiveRun{Run: strings.TrimSuffix(strings.TrimPrefix(key, base(s)+"live/"), ".json")}, Resumed: maxResumed}
 		}
 		status, err := k.Runner.Status(ctx, r.Run)
 		switch {
@@ -50,7 +54,7 @@ func (k *Keeper) live(ctx context.Context, s Schedule, now time.Time) ([]LiveRun
 		}
 		rec, err := k.Record(ctx, s, r.Tick)
 		switch {
-		case err != nil && cloud.KindOf(err) != cloud.KindNotFound:
+		case err != nil && !nothing(err):
 			return nil, err
 		case err == nil:
 			if rec.State == Starting {
@@ -68,6 +72,27 @@ func (k *Keeper) live(ctx context.Context, s Schedule, now time.Time) ([]LiveRun
 	}
 	slices.SortFunc(list, func(a, b LiveRun) int { return a.Tick.Compare(b.Tick) })
 	return list, nil
+}
+
+// Backfilled records that the run of a tick was started by hand, for a past
+// time; status is what it ended with, "" while it goes on. So the tick is shown
+// as if its schedule had run it.
+func (k *Keeper) Backfilled(ctx context.Context, s Schedule, tick time.Time, run, status string, now time.Time) error {
+	rec, err := k.Record(ctx, s, tick)
+	switch {
+	case err != nil && !nothing(err):
+		return err
+	case err == nil && rec.State == Starting:
+		return nil // whose keeper finds the same run, and records it
+	case err == nil && rec.State == Ran && rec.Run == run:
+		// Its schedule ran it; now it was retried, or gone on with.
+	default:
+		one := k.record(s, tick, now)
+		rec = &one
+		rec.State, rec.Run, rec.Why, rec.Late = Ran, run, "backfill", now.Sub(tick).Seconds()
+	}
+	rec.Status = status
+	return k.put(ctx, RecordKey(s, tick), rec)
 }
 
 // Pause stops the schedules of a pipeline; its ticks are skipped.

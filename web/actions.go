@@ -2,14 +2,17 @@ package web
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/engine"
 	"github.com/coiled-jobs/coiled-jobs/executor"
+	"github.com/coiled-jobs/coiled-jobs/schedule"
 )
 
 // patience is how long an action waits for what it asked for; then the page
@@ -87,7 +90,7 @@ func (s *Server) actOnSchedule(w http.ResponseWriter, r *http.Request) error {
 		err = s.cfg.Keeper.Resume(ctx, f.Pipeline)
 	case "trigger":
 		var h *engine.Handle
-		if h, err = s.trigger(ctx, f); err == nil {
+		if h, err = s.trigger(ctx, f, r.PostFormValue("schedule")); err == nil {
 			where = "/runs/" + url.PathEscape(h.Run)
 		}
 	default:
@@ -102,11 +105,16 @@ func (s *Server) actOnSchedule(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// trigger starts a run now, as the command of this name does.
-func (s *Server) trigger(ctx context.Context, f engine.ScheduledFile) (*engine.Handle, error) {
+// trigger starts a run now, as the command of this name does, with the
+// parameters of one of the pipeline's schedules; id "": of the first.
+func (s *Server) trigger(ctx context.Context, f engine.ScheduledFile, id string) (*engine.Handle, error) {
 	params := map[string]string{}
-	if len(f.Schedules) > 0 {
-		maps.Copy(params, f.Schedules[0].Params)
+	at := slices.IndexFunc(f.Schedules, func(one schedule.Schedule) bool { return id == "" || one.ID == id })
+	switch {
+	case at >= 0:
+		maps.Copy(params, f.Schedules[at].Params)
+	case id != "":
+		return nil, fmt.Errorf("%w: %s has no schedule %s now; load the page again", errNotFound, f.Pipeline, id)
 	}
 	o := engine.ApplyOptions{File: f.File, Params: params, Detach: true}
 	p, err := s.cfg.Engine.Plan(ctx, o)

@@ -116,7 +116,8 @@ var templates = sync.OnceValue(func() *template.Template {
 		},
 		"iso":   func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"clock": func(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05") + " UTC" },
-		"local": func(t time.Time) string { return t.Format("Mon 2 Jan 2006, 15:04 MST") },
+		"local": local,
+		"wall":  func(t time.Time) string { return t.Format("2006-01-02T15:04:05") },
 		"px":    func(f float64) string { return fmt.Sprintf("%.1f", f) },
 		"add":   func(a, b int) int { return a + b },
 		"plain": plain,
@@ -124,6 +125,14 @@ var templates = sync.OnceValue(func() *template.Template {
 		"dict":  dict,
 	}).ParseFS(embedded, "templates/*.html"))
 })
+
+// local is a time by the clock of its zone.
+func local(t time.Time) string {
+	if t.Second() != 0 { // of "@every 90s"
+		return t.Format("Mon 2 Jan 2006, 15:04:05 MST")
+	}
+	return t.Format("Mon 2 Jan 2006, 15:04 MST")
+}
 
 // plain is a text of several lines without what could change how it is read:
 // control characters, escape sequences, marks of direction.

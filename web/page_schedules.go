@@ -142,6 +142,7 @@ func (s *Server) describe(ctx context.Context, one schedule.Schedule, now time.T
 		if settled(rec) {
 			known[schedule.RecordKey(one, rec.Tick)] = rec
 		}
+		rec.Tick = rec.Tick.In(one.Times.Location())
 		t := tickData{Record: rec, Outcome: rec.State}
 		if r, ok := runs[rec.Run]; ok && rec.Run != "" {
 			t.Outcome, t.Seconds, t.CostUSD = r.Status, r.Seconds, r.CostUSD

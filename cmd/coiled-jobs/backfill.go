@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -211,7 +212,7 @@ func (o *backfillOptions) run(ctx context.Context, e *engine.Engine, s schedule.
 		mu   sync.Mutex
 		free = make(chan struct{}, o.parallel)
 	)
-	code := exitDone
+	code, k := exitDone, e.Keeper()
 	note := func(l *backfillLine, text string) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -236,8 +237,14 @@ func (o *backfillOptions) run(ctx context.Context, e *engine.Engine, s schedule.
 			if err == nil {
 				l.Run = h.Run
 				note(l, h.Run+" started")
-				r, err = h.Wait(ctx)
+				err = k.Backfilled(ctx, s, l.Tick, h.Run, "", time.Now())
+				var waited error
+				r, waited = h.Wait(ctx)
 				l.Status = string(r.Status)
+				if waited == nil && r.Status.Final() {
+					waited = k.Backfilled(context.WithoutCancel(ctx), s, l.Tick, h.Run, l.Status, time.Now())
+				}
+				err = cmp.Or(waited, err)
 			}
 			if err != nil && ctx.Err() == nil {
 				l.Error = strings.TrimPrefix(err.Error(), schedule.ErrBroken.Error()+": ")

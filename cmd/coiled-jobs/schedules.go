@@ -104,7 +104,9 @@ func describeSchedule(ctx context.Context, k *schedule.Keeper, s schedule.Schedu
 	for at := s.Times.Next(now); len(j.Next) < n && !at.IsZero(); at = s.Times.Next(at) {
 		j.Next = append(j.Next, at)
 	}
-	j.Last, err = k.Last(ctx, s)
+	if j.Last, err = k.Last(ctx, s); j.Last != nil {
+		j.Last.Tick = j.Last.Tick.In(s.Times.Location())
+	}
 	return j, err
 }
 

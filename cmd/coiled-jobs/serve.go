@@ -6,9 +6,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -122,6 +125,11 @@ func runServe(ctx context.Context, o *serveOptions) error {
 	if err != nil {
 		return err
 	}
+	for _, path := range o.paths {
+		if _, err := os.Stat(path); err != nil {
+			return usagef("%v", err) // later it is broken, and may come back
+		}
+	}
 	k := &keeping{app: a, engine: e, keeper: e.Keeper(), paths: o.paths, told: map[string]string{}, settled: func([]schedule.Record) {}}
 	if err := k.read(); err != nil {
 		return err
@@ -189,6 +197,9 @@ func (k *keeping) read() error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.files = files
+	maps.DeleteFunc(k.told, func(file, _ string) bool {
+		return !slices.ContainsFunc(files, func(f engine.ScheduledFile) bool { return f.File == file })
+	})
 	for _, f := range files {
 		text := ""
 		if f.Err != nil {

@@ -252,6 +252,83 @@ func TestServeRefusesForgedActions(t *testing.T) {
 	}
 }
 
+// Each schedule of a pipeline starts it with its own parameters, and its ticks
+// are told by its own clock.
+func TestServeTriggersTheScheduleThatIsMeant(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("runs on this machine need Linux or macOS")
+	}
+	s := newServed(t, map[string]string{"p/two.yaml": `
+name: two
+params: {who: nobody}
+schedule:
+- {cron: "0 3 1 1 *", timezone: Asia/Tokyo, params: {who: first}}
+- {cron: "0 4 1 1 *", timezone: America/New_York, params: {who: second}}
+functions: {f: {run: 'echo ${{ params.who }} > "$COILED_JOBS_RESULT"'}}
+`})
+	if out, err := s.command("backfill", "p/two.yaml", "--from", "2024-01-01", "--to", "2024-01-01", "--schedule", "2").CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	s.serve("p")
+	_, page := s.get("/schedules")
+	if !strings.Contains(page, `data-wall="2024-01-01T04:00:00">Mon 1 Jan 2024, 04:00 EST</time>`) || !strings.Contains(page, "03:00 JST") {
+		t.Errorf("the clocks of the schedules are not on the page:\n%s", page)
+	}
+	csrf := hiddenCsrf.FindStringSubmatch(page)
+	ids := regexp.MustCompile(`name="schedule" value="([0-9a-f]+)"`).FindAllStringSubmatch(page, -1)
+	if csrf == nil || len(ids) != 2 {
+		t.Fatalf("%v %v", csrf, ids)
+	}
+	for i, want := range []string{"first", "second"} {
+		resp, body := s.ask(http.MethodPost, "/schedules/two/trigger", url.Values{"csrf": {csrf[1]}, "schedule": {ids[i][1]}})
+		run := strings.TrimPrefix(resp.Header.Get("Location"), "/runs/")
+		if out, err := s.command("wait", run).CombinedOutput(); err != nil {
+			t.Fatalf("%s %s: %v %s", resp.Status, body, err, out)
+		}
+		if out, err := s.command("results", run, "f", "--format", "jsonl").Output(); err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %v %s", want, err, out)
+		}
+	}
+	if resp, _ := s.ask(http.MethodPost, "/schedules/two/trigger", url.Values{"csrf": {csrf[1]}, "schedule": {"00000000"}}); resp.StatusCode != http.StatusNotFound {
+		t.Errorf("a schedule that is none: %s", resp.Status)
+	}
+}
+
+// A file that goes away is shown as broken; the others go on, and it comes back.
+func TestServeGoesOnWithoutAFile(t *testing.T) {
+	t.Parallel()
+	const text = "name: %s\nschedule: {cron: \"0 3 1 1 *\"}\nfunctions: {f: {run: echo}}\n"
+	s := newServed(t, map[string]string{"a.yaml": fmt.Sprintf(text, "aaa"), "b.yaml": fmt.Sprintf(text, "bbb")})
+	var exit *exec.ExitError
+	if out, err := s.command("serve", "a.yaml", "c.yaml", "--listen", "127.0.0.1:0").CombinedOutput(); !asExit(err, &exit) || exit.ExitCode() != exitUsage || !strings.Contains(string(out), "c.yaml") {
+		t.Errorf("a file that was never there: %v %s", err, out)
+	}
+	s.serve("a.yaml", "b.yaml", "--every", "1s")
+	a := filepath.Join(s.dir, "a.yaml")
+	shows := func(what string, broken bool) {
+		t.Helper()
+		page := ""
+		for range 1000 {
+			_, page = s.get("/schedules")
+			if strings.Contains(page, "Broken: a.yaml") == broken && strings.Contains(page, `id="h-aaa-`) != broken && strings.Contains(page, `id="h-bbb-`) {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		t.Fatalf("%s:\n%s", what, page)
+	}
+	shows("at first", false)
+	if err := os.Rename(a, a+".bak"); err != nil {
+		t.Fatal(err)
+	}
+	shows("it is gone", true)
+	if err := os.Rename(a+".bak", a); err != nil {
+		t.Fatal(err)
+	}
+	shows("it is back", false)
+}
+
 // The address bar may lead other names here: they are not this server's.
 func TestServeKnowsItsNames(t *testing.T) {
 	t.Parallel()

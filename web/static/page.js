@@ -3,13 +3,20 @@
 const clock = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 const older = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
+/** What the reader's clock shows at a moment. */
+const wall = (at) => new Date(at - at.getTimezoneOffset() * 60000).toISOString().slice(0, 19);
+
 /** Shows the times below an element in the reader's zone. */
 export function localTimes(root) {
   for (const t of root.querySelectorAll("time[datetime]")) {
     const at = new Date(t.dateTime);
     if (Number.isNaN(at.getTime())) continue;
-    if (t.classList.contains("zone")) { // by the clock of its schedule
-      t.title = `${clock.format(at)} here`;
+    if (t.classList.contains("zone")) { // by the clock of its schedule, and by the reader's where that is another
+      if (t.dataset.wall === wall(at) || t.nextElementSibling?.classList.contains("here")) continue;
+      const here = document.createElement("span");
+      here.className = "here muted";
+      here.textContent = ` (${clock.format(at)} here)`;
+      t.after(here);
       continue;
     }
     if (!t.title) t.title = t.textContent;
