@@ -28,6 +28,8 @@ type needs struct {
 	reqFiles []string
 	// locals are files and folders of packages that lie beside the pipeline.
 	locals []local
+	// lacking says of a package which machines cannot have; "" of none.
+	lacking string
 }
 
 // local is a package that lies in a folder or file beside the pipeline file.
@@ -192,8 +194,13 @@ func (n *needs) findLocals(dir string) error {
 			n.addLocal(local{path: path.Dir(n.project), editable: true})
 		}
 	}
+	if n.conda != "" {
+		if err := n.readConda(dir); err != nil {
+			return err
+		}
+	}
 	if n.reqs != "" {
-		if err := n.readRequirements(dir, n.reqs, 0); err != nil {
+		if err := n.readRequirements(dir, n.reqs, ".", 0); err != nil {
 			return err
 		}
 	}
@@ -248,11 +255,32 @@ func (n *needs) addLocal(l local) {
 	n.locals = append(n.locals, l)
 }
 
+// condaEntry is an entry of a list in an environment.yml, where pip's are.
+var condaEntry = regexp.MustCompile(`^\s*-\s+["']?([-.][^"'#]*)`)
+
+// readConda finds what the pip section of an environment.yml names. Options of
+// pip and paths are nothing else in such a file.
+func (n *needs) readConda(dir string) error {
+	b, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(n.conda)))
+	if err != nil {
+		return fmt.Errorf("software.conda: %w", err)
+	}
+	for line := range strings.SplitSeq(string(b), "\n") {
+		if m := condaEntry.FindStringSubmatch(line); m != nil {
+			// Relative to the file: there pip is run.
+			if err := n.requirement(dir, n.conda, path.Dir(n.conda), strings.TrimSpace(m[1]), 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 const maxRequirements = 32 // files that name each other, in depth
 
 // readRequirements follows a requirements file to those it names, and to local
-// packages.
-func (n *needs) readRequirements(dir, p string, depth int) error {
+// packages, whose paths are relative to base.
+func (n *needs) readRequirements(dir, p, base string, depth int) error {
 	if slices.Contains(n.reqFiles, p) {
 		return nil
 	}
@@ -273,55 +301,80 @@ func (n *needs) readRequirements(dir, p string, depth int) error {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		if more, ok := option(line, "-r", "--requirement", "-c", "--constraint"); ok {
-			// Relative to the file that names it.
-			q := path.Join(path.Dir(p), filepath.ToSlash(more))
-			if strings.Contains(more, "://") {
-				continue
-			}
-			if !filepath.IsLocal(filepath.FromSlash(q)) {
-				return fmt.Errorf("software.requirements: %s names %s, which lies outside of the folder of the pipeline file, and only what is in it travels to machines", p, more)
-			}
-			if err := n.readRequirements(dir, q, depth+1); err != nil {
-				return err
-			}
-			continue
-		}
-		what, editable := option(line, "-e", "--editable")
-		if !editable {
-			what = line
-			if strings.HasPrefix(line, "-") {
-				if links, ok := option(line, "-f", "--find-links"); ok {
-					what = links
-				} else {
-					continue
-				}
-			}
-		}
-		if _, url, ok := strings.Cut(what, " @ "); ok {
-			what = strings.TrimSpace(url)
-		}
-		what, _, _ = strings.Cut(what, ";")
-		what = strings.TrimSpace(what)
-		rest, isPath := strings.CutPrefix(what, "file:")
-		if isPath {
-			what = rest
-		}
-		if i := strings.IndexByte(what, '['); i > 0 {
-			what = what[:i] // extras
-		}
-		if !editable && !isPath && !strings.ContainsAny(what, "/\\") && what != "." && !strings.HasSuffix(what, ".whl") {
-			continue // a name
-		}
-		if strings.Contains(what, "://") || path.IsAbs(what) {
-			continue
-		}
-		// Relative to the working folder, which is that of the pipeline file.
-		if err := n.tryLocal(dir, p, what, editable); err != nil {
+		if err := n.requirement(dir, p, base, line, depth); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// requirement reads one line of a requirements file p.
+func (n *needs) requirement(dir, p, base, line string, depth int) error {
+	if more, ok := option(line, "-r", "--requirement", "-c", "--constraint"); ok {
+		// Relative to the file that names it.
+		q := path.Join(path.Dir(p), filepath.ToSlash(more))
+		if strings.Contains(more, "://") {
+			return nil
+		}
+		if !filepath.IsLocal(filepath.FromSlash(q)) {
+			return fmt.Errorf("software.requirements: %s names %s, which lies outside of the folder of the pipeline file, and only what is in it travels to machines", p, more)
+		}
+		return n.readRequirements(dir, q, base, depth+1)
+	}
+	what, editable := option(line, "-e", "--editable")
+	links := false
+	if !editable {
+		what = line
+		if strings.HasPrefix(line, "-") {
+			if what, links = option(line, "-f", "--find-links"); !links {
+				return nil
+			}
+		}
+	}
+	if _, url, ok := strings.Cut(what, " @ "); ok {
+		what = strings.TrimSpace(url)
+	}
+	what, marker, _ := strings.Cut(what, ";")
+	what, _, _ = strings.Cut(what, " --")
+	what, _, _ = strings.Cut(what, "#") // the name of an editable package
+	what = strings.TrimSpace(what)
+	rest, isPath := strings.CutPrefix(what, "file:")
+	if isPath {
+		what = strings.TrimPrefix(rest, "//")
+	}
+	if i := strings.IndexByte(what, '['); i > 0 {
+		what = what[:i] // extras
+	}
+	if !editable && !isPath && !strings.ContainsAny(what, "/\\") && what != "." && !strings.HasSuffix(what, ".whl") {
+		return nil // a name
+	}
+	switch {
+	case strings.Contains(what, "://"), vcs.MatchString(what), strings.Contains(what, "${"):
+		return nil
+	case path.IsAbs(what):
+		if _, err := os.Stat(filepath.FromSlash(what)); err == nil {
+			n.lack("%s needs %s by its absolute path, which is this computer's: write it relative to the pipeline file, below which it has to lie", p, what)
+		}
+		return nil
+	}
+	rel := path.Join(base, what)
+	if local := filepath.FromSlash(path.Clean(rel)); !links && strings.TrimSpace(marker) == "" && filepath.IsLocal(local) {
+		if _, err := os.Stat(filepath.Join(dir, local)); errors.Is(err, fs.ErrNotExist) {
+			n.lack("%s needs %s, which is not there", p, what)
+		}
+	}
+	return n.tryLocal(dir, p, rel, editable)
+}
+
+// vcs is what addresses of version control begin with.
+var vcs = regexp.MustCompile(`^(git|hg|svn|bzr)\+`)
+
+// lack notes the first thing that a machine could not install. Whoever sends
+// the files asks; a machine has perhaps come by it in another way.
+func (n *needs) lack(format string, args ...any) {
+	if n.lacking == "" {
+		n.lacking = fmt.Sprintf("software: "+format, args...)
+	}
 }
 
 // option is the value of an option on a line of a requirements file.

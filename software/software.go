@@ -83,6 +83,12 @@ var buildExts = map[string]bool{
 
 var buildNames = map[string]bool{"setup.py": true, "CMakeLists.txt": true, "Cargo.lock": true, "VERSION": true, ".python-version": true}
 
+// requirementsName says that a file is called like those from which projects
+// read what they depend on.
+func requirementsName(name string) bool {
+	return strings.HasSuffix(name, ".txt") && strings.Contains(name, "requirements")
+}
+
 // skipFolders hold nothing that a package is built from.
 var skipFolders = map[string]bool{
 	".git": true, "__pycache__": true, ".venv": true, "venv": true, "node_modules": true, ".ipynb_checkpoints": true, ".mypy_cache": true,
@@ -112,7 +118,7 @@ func hashLocal(h io.Writer, dir string, l local) error {
 			return err
 		}
 		ext := strings.ToLower(filepath.Ext(name))
-		build := buildExts[ext] || buildNames[d.Name()]
+		build := buildExts[ext] || buildNames[d.Name()] || requirementsName(d.Name())
 		if l.editable && !build {
 			if ext == ".py" {
 				_, _ = fmt.Fprintf(h, "module %q\n", filepath.ToSlash(rel))
@@ -128,11 +134,15 @@ func hashLocal(h io.Writer, dir string, l local) error {
 }
 
 // Files are the paths, relative to dir, that have to travel so that the
-// software can be installed: give them to bundle.Scan.
+// software can be installed: give them to bundle.Scan. What is named and could
+// not be had on a machine is an error.
 func Files(sw *spec.Software, dir string) ([]string, error) {
 	n, err := resolve(sw, dir)
 	if err != nil {
 		return nil, err
+	}
+	if n.lacking != "" {
+		return nil, errors.New(n.lacking)
 	}
 	return n.files(dir), nil
 }

@@ -44,6 +44,14 @@ func TestResolve(t *testing.T) {
 		{"container", map[string]string{"requirements.txt": "x"}, spec.Software{Container: "python:3.12", Setup: "x"}, []string{"container python:3.12", "a set-up script on each machine"}, nil, ""},
 		{"conda and requirements", map[string]string{"e.yml": "", "r.txt": ""}, spec.Software{Conda: "e.yml", Requirements: "r.txt"},
 			[]string{"Python with the conda environment e.yml", "packages of r.txt"}, []string{"e.yml", "r.txt"}, ""},
+		{"what pip is to do for conda", map[string]string{"env/environment.yml": "name: x\nchannels:\n  - conda-forge\ndependencies:\n  - python=3.12\n  - pip:\n    - -r requirements.txt # x\n    - \"-e ./lib\"\n    - ./tool\n    - numpy\n",
+			"env/requirements.txt": "x", "env/lib/setup.py": "", "env/tool/setup.py": ""}, spec.Software{Conda: "env/environment.yml"},
+			[]string{"Python with the conda environment env/environment.yml", "local package env/lib (editable)", "local package env/tool"},
+			[]string{"env/environment.yml", "env/lib", "env/requirements.txt", "env/tool"}, ""},
+		{"conda's pip outside", map[string]string{"environment.yml": "  - pip:\n    - -r ../r.txt\n"}, spec.Software{}, nil, nil, "../r.txt, which lies outside"},
+		{"not of this machine, perhaps of another", map[string]string{"requirements.txt": "./lib --config-settings=x=y\n-e ./lib#egg=lib\n./win.whl; sys_platform == 'win32'\n-f ./wheels\nx @ file:///none/x.whl\n-e ${LIB}/x\n-e git+git@github.com:me/x.git#egg=x\n",
+			"lib/setup.py": ""}, spec.Software{},
+			[]string{"Python with the packages of requirements.txt (found beside the pipeline file)", "local package lib"}, []string{"lib", "requirements.txt"}, ""},
 		{"no such file", nil, spec.Software{Requirements: "reqs.txt"}, nil, nil, "software.requirements: there is no file reqs.txt beside the pipeline file"},
 		{"outside", nil, spec.Software{Conda: "../environment.yml"}, nil, nil, "lies outside of the folder"},
 		{"not a lock", map[string]string{"x.txt": ""}, spec.Software{UV: "x.txt"}, nil, nil, "neither a uv.lock nor a pyproject.toml"},
@@ -83,6 +91,53 @@ func TestResolve(t *testing.T) {
 				t.Errorf("id %q, %v", id, err)
 			}
 		})
+	}
+}
+
+// What machines could not have is refused before they are rented.
+func TestFilesThatMachinesLack(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for line, want := range map[string]string{
+		"-e ./lib": "requirements.txt needs ./lib, which is not there", "./x-1.whl": "needs ./x-1.whl, which is not there", "x @ file:x.whl": "needs x.whl, which is not there",
+		"-e " + dir: "needs " + dir + " by its absolute path", "x @ file://" + dir: "needs " + dir + " by its absolute path",
+	} {
+		write(t, dir, map[string]string{"requirements.txt": line + "\n"})
+		if _, err := Files(&spec.Software{}, dir); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v; want %q", line, err, want)
+		}
+		if _, err := ID(&spec.Software{}, dir, "linux/amd64"); err != nil {
+			t.Errorf("%s: a machine finds out for itself: %v", line, err)
+		}
+	}
+}
+
+// An environment is made anew when a file changes that it depends on by way of
+// another one.
+func TestIDFollowsWhatIsNamed(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		files   map[string]string
+		changed string
+	}{
+		"by conda's pip":      {map[string]string{"environment.yml": "dependencies:\n- pip:\n  - -r requirements.txt\n"}, "requirements.txt"},
+		"by dynamic settings": {map[string]string{"pyproject.toml": project + "dynamic = [\"dependencies\"]\n[build-system]\n"}, "requirements.txt"},
+		"by setup.py":         {map[string]string{"requirements.txt": "-e ./lib", "lib/setup.py": "open('requirements/base-requirements.txt')"}, "lib/requirements/base-requirements.txt"},
+	} {
+		var ids [2]string
+		for i, content := range []string{"numpy==1", "numpy==2"} {
+			dir := t.TempDir()
+			write(t, dir, c.files)
+			write(t, dir, map[string]string{c.changed: content})
+			id, err := ID(&spec.Software{}, dir, "linux/amd64")
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids[i] = id
+		}
+		if ids[0] == ids[1] {
+			t.Errorf("%s: the same environment for other requirements", name)
+		}
 	}
 }
 
