@@ -141,6 +141,11 @@ func TestRunsThatCannotBeRead(t *testing.T) {
 	if got := said.String(); got != "coiled-jobs: run away-b and 1 more cannot be read: no credentials\n" {
 		t.Errorf("said %q", got)
 	}
+	said.Reset()
+	e.Store = here
+	if runs, err = e.RunsHere(ctx); err != nil || len(runs) != 1 || said.Len() > 0 {
+		t.Errorf("here: %+v, %v; said %q", runs, err, said.String())
+	}
 }
 
 func TestNotifications(t *testing.T) {

@@ -219,8 +219,38 @@ func (e *Engine) stored(ctx context.Context) ([]string, error) {
 // mostly waiting.
 const runsAtATime = 16
 
+// RunsHere is those of the caller's own runs that are in the store, newest first.
+func (e *Engine) RunsHere(ctx context.Context) ([]RunSummary, error) {
+	own, err := e.own()
+	if err != nil {
+		return nil, err
+	}
+	return e.summaries(ctx, slices.DeleteFunc(own, func(p pointer) bool { return e.Store == nil || p.Store != e.Store.URL() }))
+}
+
 // Runs lists runs, newest first: the caller's own, or all in the store.
 func (e *Engine) Runs(ctx context.Context, all bool) ([]RunSummary, error) {
+	if !all {
+		own, err := e.own()
+		if err != nil {
+			return nil, err
+		}
+		return e.summaries(ctx, own)
+	}
+	ids, err := e.stored(ctx)
+	if err != nil {
+		return nil, err
+	}
+	runs := make([]pointer, 0, len(ids))
+	for _, id := range ids {
+		runs = append(runs, pointer{Run: id, Store: e.Store.URL()})
+	}
+	return e.summaries(ctx, runs)
+}
+
+// summaries are lines of runs, newest first. What cannot be read is told of
+// and left out.
+func (e *Engine) summaries(ctx context.Context, runs []pointer) ([]RunSummary, error) {
 	list := []RunSummary{}
 	unread := map[string][]string{} // by the reason, which is often that of a whole store
 	var mu sync.Mutex
@@ -242,26 +272,12 @@ func (e *Engine) Runs(ctx context.Context, all bool) ([]RunSummary, error) {
 			}
 		})
 	}
-	if all {
-		ids, err := e.stored(ctx)
+	for _, p := range runs {
+		store, err := e.storeOf(p)
 		if err != nil {
-			return nil, err
+			continue // a store that is away does not hide the others
 		}
-		for _, id := range ids {
-			add(e.Store, id)
-		}
-	} else {
-		own, err := e.own()
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range own {
-			store, err := e.storeOf(p)
-			if err != nil {
-				continue // a store that is away does not hide the others
-			}
-			add(store, p.Run)
-		}
+		add(store, p.Run)
 	}
 	wg.Wait()
 	if ctx.Err() != nil {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,16 +46,16 @@ func runRuns(ctx context.Context, o *runsOptions) error {
 		return err
 	}
 	var runs []engine.RunSummary
-	if o.key != "" {
+	switch {
+	case o.key != "":
 		runs, err = e.RunsByKey(ctx, o.key, a.storeFlag == "")
-	} else {
+	case a.storeFlag != "" && !o.all: // who names a store means what is in it
+		runs, err = e.RunsHere(ctx)
+	default:
 		runs, err = e.Runs(ctx, o.all)
 	}
 	if err != nil {
 		return err
-	}
-	if a.storeFlag != "" { // who names a store means what is in it
-		runs = slices.DeleteFunc(runs, func(r engine.RunSummary) bool { return e.Store == nil || r.Store != e.Store.URL() })
 	}
 	if o.json {
 		return a.printJSON(append([]engine.RunSummary{}, runs...))
