@@ -302,14 +302,18 @@ func allOf(acts ...func() error) error {
 
 // diskOf is the root disk of a machine, in GiB.
 func diskOf(h spec.Hardware) int {
-	if h.DiskGB == 0 {
-		return defaultDisk
+	switch {
+	case h.DiskGB > 0:
+		return h.DiskGB
+	case h.GPU > 0:
+		return gpuDisk
 	}
-	return h.DiskGB
+	return defaultDisk
 }
 
-// defaultDisk is the root disk where the file names none, in GiB.
-const defaultDisk = 30
+// The root disk where the file names none, in GiB. Images with drivers for GPUs
+// are large.
+const defaultDisk, gpuDisk = 30, 75
 
 // String is the quote for people, in one line.
 func (q *Quote) String() string {

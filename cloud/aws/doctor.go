@@ -169,7 +169,7 @@ func (x *admin) checkNetwork(ctx context.Context) (Check, string) {
 // it would do them.
 func (x *admin) checkPermissions(ctx context.Context, subnet string) []Check {
 	tags := map[string]string{tagRun: "doctor", tagName: "coiled-jobs doctor"}
-	img, err := x.m.image(ctx, Template{Arch: "x86_64"})
+	img, err := x.m.image(ctx, Template{Arch: "x86_64"}, nil)
 	if err != nil {
 		return []Check{failed("aws launch", "fail", err, "")}
 	}

@@ -31,8 +31,11 @@ type template struct {
 	data  *types.RequestLaunchTemplateData
 }
 
-// image is an AMI and the name of its root disk.
-type image struct{ id, root string }
+// image is an AMI, the name of its root disk, and the least that disk can have.
+type image struct {
+	id, root string
+	gb       int // 0: not known
+}
 
 // network is where machines are put.
 type network struct {
@@ -69,7 +72,7 @@ func (l *launch) prepare(ctx context.Context) error {
 	var net network
 	var errs [2]error
 	var both sync.WaitGroup
-	both.Go(func() { img, errs[0] = m.image(ctx, t) })
+	both.Go(func() { img, errs[0] = m.image(ctx, t, l.spec.Types) })
 	both.Go(func() { net, errs[1] = m.network(ctx, t, l.spec.Run) })
 	both.Wait()
 	if err := cmp.Or(errs[0], errs[1]); err != nil {
@@ -129,7 +132,7 @@ func tagsOf(spec cloud.MachineSpec, t Template) map[string]string {
 func newTemplate(spec cloud.MachineSpec, t Template, img image, group string, tags map[string]string) (*template, error) {
 	disk := &types.LaunchTemplateEbsBlockDeviceRequest{VolumeType: types.VolumeTypeGp3, Encrypted: aws.Bool(true), DeleteOnTermination: aws.Bool(true)}
 	if spec.DiskGB > 0 {
-		disk.VolumeSize = aws.Int32(int32(spec.DiskGB))
+		disk.VolumeSize = aws.Int32(int32(max(spec.DiskGB, img.gb)))
 	}
 	data := &types.RequestLaunchTemplateData{
 		ImageId:                           aws.String(img.id),
@@ -196,23 +199,46 @@ func (m *Machines) ensureTemplateLocked(ctx context.Context, t *template) error 
 }
 
 // imageParameters is where Amazon says which AMI is the newest Amazon Linux
-// 2023: the one that boots fastest.
-const imageParameters = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-"
+// 2023: the one that boots fastest. It has no drivers for GPUs; gpuParameters is
+// of the one that has NVIDIA's, for an architecture.
+const (
+	imageParameters = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-"
+	gpuParameters   = "/aws/service/deeplearning/ami/%s/base-oss-nvidia-driver-gpu-amazon-linux-2023/latest/ami-id"
+	// gpuDisk is the root disk of that one.
+	gpuDisk = 75
+)
 
-// image finds out the AMI, once. The caller holds setup; network may run beside.
-func (m *Machines) image(ctx context.Context, t Template) (image, error) {
-	key := t.Image + " " + t.Arch
+// nvidiaFamilies is the families for which that image is. Earlier ones need
+// older drivers, and those that have parts of a GPU need others.
+var nvidiaFamilies = regexp.MustCompile(`^(g4dn|g5g?|gr?6e?|g7e?|p4de?|p5(e|en)?|p6e?-[a-z0-9]+)$`)
+
+func hasNVIDIA(instanceType string) bool {
+	family, _, _ := strings.Cut(instanceType, ".")
+	return nvidiaFamilies.MatchString(family)
+}
+
+// image finds out the AMI for types, once. The caller holds setup; network may
+// run beside.
+func (m *Machines) image(ctx context.Context, t Template, instanceTypes []string) (image, error) {
+	gpu := t.Image == "" && len(instanceTypes) > 0 && !slices.ContainsFunc(instanceTypes, func(x string) bool { return !hasNVIDIA(x) })
+	key := fmt.Sprint(t.Image, " ", t.Arch, " ", gpu)
 	if img, ok := m.images[key]; ok {
 		return img, nil
 	}
 	img := image{id: t.Image, root: "/dev/xvda"} // Amazon Linux's root
 	if img.id == "" {
 		name := imageParameters + t.Arch
+		if gpu {
+			name, img.gb = fmt.Sprintf(gpuParameters, t.Arch), gpuDisk
+		}
 		var out *ssm.GetParameterOutput
 		err := m.call(ctx, "read parameter", name, "ssm:GetParameter", func(ctx context.Context) (err error) {
 			out, err = m.ssm.GetParameter(ctx, &ssm.GetParameterInput{Name: aws.String(name)})
 			return err
 		})
+		if gpu && cloud.KindOf(err) == cloud.KindNotFound {
+			return image{}, m.invalid(fmt.Sprintf("Amazon has no image with drivers for GPUs in %s (%s): name one with hardware.ami", m.region, name))
+		}
 		if err != nil {
 			return image{}, err
 		}
@@ -227,6 +253,11 @@ func (m *Machines) image(ctx context.Context, t Template) (image, error) {
 	case err == nil && len(out.Images) > 0:
 		if root := aws.ToString(out.Images[0].RootDeviceName); root != "" {
 			img.root = root
+		}
+		for _, d := range out.Images[0].BlockDeviceMappings {
+			if aws.ToString(d.DeviceName) == img.root && d.Ebs != nil && d.Ebs.VolumeSize != nil {
+				img.gb = int(*d.Ebs.VolumeSize) // EC2 makes none that is smaller
+			}
 		}
 		if arch := string(out.Images[0].Architecture); t.Image != "" && arch != "" && arch != t.Arch {
 			return image{}, m.invalid(fmt.Sprintf("image %s is for %s, the machines are %s", img.id, arch, t.Arch))

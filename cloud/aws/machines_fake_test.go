@@ -30,6 +30,8 @@ type fakeEC2 struct {
 	late time.Duration
 	// roleless has no role for spot machines.
 	roleless bool
+	// driverless has no image with drivers for GPUs.
+	driverless bool
 	// throttled is how many fleet requests get RequestLimitExceeded as the
 	// error of every pool.
 	throttled int
@@ -71,7 +73,14 @@ func (f *fakeEC2) GetParameter(_ context.Context, in *ssm.GetParameterInput, _ .
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.parameter++
-	return &ssm.GetParameterOutput{Parameter: &ssmtypes.Parameter{Value: aws.String("ami-" + strings.TrimPrefix(*in.Name, imageParameters))}}, nil
+	id := strings.TrimPrefix(*in.Name, imageParameters)
+	if strings.HasPrefix(id, "/aws/service/deeplearning/") {
+		if f.driverless {
+			return nil, apiErr("ParameterNotFound", "")
+		}
+		id = "gpu-" + strings.Split(id, "/")[5]
+	}
+	return &ssm.GetParameterOutput{Parameter: &ssmtypes.Parameter{Value: aws.String("ami-" + id)}}, nil
 }
 
 func (f *fakeEC2) DescribeImages(_ context.Context, in *ec2.DescribeImagesInput, _ ...func(*ec2.Options)) (*ec2.DescribeImagesOutput, error) {
@@ -80,10 +89,16 @@ func (f *fakeEC2) DescribeImages(_ context.Context, in *ec2.DescribeImagesInput,
 		return &ec2.DescribeImagesOutput{}, nil
 	}
 	arch := types.ArchitectureValuesX8664
-	if id == "ami-arm64" {
+	if strings.HasSuffix(id, "arm64") {
 		arch = types.ArchitectureValuesArm64
 	}
-	return &ec2.DescribeImagesOutput{Images: []types.Image{{ImageId: &id, RootDeviceName: aws.String("/dev/sda1"), Architecture: arch}}}, nil
+	size := int32(8)
+	if strings.HasPrefix(id, "ami-gpu-") {
+		size = 75
+	}
+	disk := types.BlockDeviceMapping{DeviceName: aws.String("/dev/sda1"), Ebs: &types.EbsBlockDevice{VolumeSize: &size}}
+	return &ec2.DescribeImagesOutput{Images: []types.Image{{ImageId: &id, RootDeviceName: aws.String("/dev/sda1"), Architecture: arch,
+		BlockDeviceMappings: []types.BlockDeviceMapping{disk}}}}, nil
 }
 
 func (f *fakeEC2) DescribeSubnets(_ context.Context, in *ec2.DescribeSubnetsInput, _ ...func(*ec2.Options)) (*ec2.DescribeSubnetsOutput, error) {
