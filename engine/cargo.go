@@ -49,14 +49,39 @@ type cargo struct {
 // gather finds out what a run takes along. items are those of its maps, by
 // function, as far as they are known.
 func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipeline, q *Quote, items map[string]planner.Items) (*cargo, error) {
-	c := &cargo{quote: q, files: map[string]bool{}, dir: h.Dir, agent: map[string]Program{}}
+	c := &cargo{quote: q, dir: h.Dir, agent: map[string]Program{}}
 	if err := e.gatherSecrets(c, p, h); err != nil {
 		return nil, err
 	}
+	var err error
+	if c.files, err = e.localFiles(ctx, h, p, items); err != nil {
+		return nil, err
+	}
+	c.folders = outputFolders(executor.Selected(p, h.Functions, h.Only), h.Dir)
+	outputs := madeBy(p, h, items)
+	c.code, c.software = make([]*bundle.Manifest, len(q.Kinds)), make([]string, len(q.Kinds))
+	err = together(len(q.Kinds), func(i int) (err error) {
+		k := &q.Kinds[i]
+		c.code[i], c.software[i], err = e.codeOf(ctx, h.Dir, p, k.kind, k.choices[0].Arch, c.files, outputs)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if text := leftOut(c.code); text != "" {
+		e.say("%s", text)
+	}
+	return c, nil
+}
+
+// localFiles are the items that are files of this computer, by path below the
+// folder of the file; of maps that are not known yet, those that they may have.
+func (e *Engine) localFiles(ctx context.Context, h *executor.Header, p *spec.Pipeline, items map[string]planner.Items) (map[string]bool, error) {
+	files := map[string]bool{}
 	for _, it := range items {
 		err := it.Each(0, it.Len(), func(_ int, item any) error {
 			return value.EachLocal(item, func(path string) error {
-				c.files[path] = true
+				files[path] = true
 				return nil
 			})
 		})
@@ -65,32 +90,23 @@ func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipelin
 		}
 	}
 	later, err := e.laterFiles(ctx, p, h)
-	if err != nil {
-		return nil, err
-	}
 	for _, path := range later {
-		c.files[path] = true
+		files[path] = true
 	}
-	c.folders = outputFolders(executor.Selected(p, h.Functions, h.Only), h.Dir)
-	outputs := madeBy(p, h, items)
-	c.code, c.software = make([]*bundle.Manifest, len(q.Kinds)), make([]string, len(q.Kinds))
-	err = together(len(q.Kinds), func(i int) error {
-		k := &q.Kinds[i]
-		extra, err := software.Files(&k.kind.Software, h.Dir)
-		if err == nil {
-			c.software[i], err = software.ID(&k.kind.Software, h.Dir, platformOf(k.choices[0].Arch))
-		}
-		if err != nil {
-			return usagef("software of %s: %v", k.kind.Base, err)
-		}
-		c.code[i], err = e.scan(ctx, h.Dir, p, k.kind, extra, c.files, outputs)
-		return err
-	})
+	return files, err
+}
+
+// codeOf finds the files that travel for a kind, and the id of what it installs.
+func (e *Engine) codeOf(ctx context.Context, dir string, p *spec.Pipeline, k *kind, arch string, items map[string]bool, outputs *made) (code *bundle.Manifest, id string, err error) {
+	extra, err := software.Files(&k.Software, dir)
+	if err == nil {
+		id, err = software.ID(&k.Software, dir, platformOf(arch))
+	}
 	if err != nil {
-		return nil, err
+		return nil, "", usagef("software of %s: %v", k.Base, err)
 	}
-	e.tellLeftOut(c.code)
-	return c, nil
+	code, err = e.scan(ctx, dir, p, k, extra, items, outputs)
+	return code, id, err
 }
 
 // platformOf is an architecture of EC2 as Go calls it.
@@ -140,10 +156,17 @@ func (e *Engine) scan(ctx context.Context, dir string, p *spec.Pipeline, k *kind
 	return m, nil
 }
 
-func (e *Engine) cacheDir() string { return filepath.Join(e.StateDir, "cache") }
+// cacheDir is where it is remembered what was read of files; "" is nowhere.
+func (e *Engine) cacheDir() string {
+	if e.StateDir == "" {
+		return ""
+	}
+	return filepath.Join(e.StateDir, "cache")
+}
 
-// tellLeftOut says which files were not sent because they look like secrets.
-func (e *Engine) tellLeftOut(code []*bundle.Manifest) {
+// leftOut says which files were not sent because they look like secrets; "" if
+// there are none.
+func leftOut(code []*bundle.Manifest) string {
 	seen := map[string]bool{}
 	var names []string
 	for _, m := range code {
@@ -155,13 +178,13 @@ func (e *Engine) tellLeftOut(code []*bundle.Manifest) {
 		}
 	}
 	if len(names) == 0 {
-		return
+		return ""
 	}
 	text := strings.Join(names[:min(5, len(names))], ", ")
 	if n := len(names) - 5; n > 0 {
 		text += fmt.Sprintf(" and %d more", n)
 	}
-	e.say("left out, as they look like secrets: %s; name them in files.include to send them, or hand values over with secrets", text)
+	return fmt.Sprintf("left out, as they look like secrets: %s; name them in files.include to send them, or hand values over with secrets", text)
 }
 
 // say tells the caller something that belongs to no run.

@@ -21,6 +21,15 @@ type Report struct {
 	Limit    float64      `json:"limit_usd,omitempty"` // where it stops
 	// Notes say where prices come from, if not from the cloud.
 	Notes []string `json:"notes,omitempty"`
+	// Travels is what machines get of the folder of the file, beside items.
+	Travels *Travels `json:"travels,omitempty"`
+}
+
+// Travels is an amount of files, and what machines install by them.
+type Travels struct {
+	Files    int      `json:"files"`
+	Bytes    int64    `json:"bytes"`
+	Software []string `json:"software,omitempty"`
 }
 
 // ReportFunctions is a JSON object with one member per function, in order.

@@ -54,6 +54,12 @@ func (a *app) printEstimate(r planner.Report) error {
 	for _, line := range machineLines(r) {
 		b.WriteString(line + "\n")
 	}
+	if t := r.Travels; t != nil {
+		fmt.Fprintf(&b, "sent along: %s of the folder, %s\n", ui.Plural(t.Files, "file"), ui.Bytes(t.Bytes))
+		for _, line := range t.Software {
+			b.WriteString("installed: " + ui.Clean(line) + "\n")
+		}
+	}
 	e := r.Estimate
 	least := ""
 	if e.Partial {

@@ -73,9 +73,11 @@ func runPlan(ctx context.Context, o *planOptions) error {
 	}
 	r := planner.NewReport(p.Pipeline, p.Plan)
 	if p.Pipeline.Cloud == "aws" {
-		if err := a.pricer(ctx).Estimate(ctx, p, o.prices, &r); err != nil {
+		e := a.pricer(ctx)
+		if err := e.Estimate(ctx, p, o.prices, &r); err != nil {
 			return err
 		}
+		o.travels(ctx, e, p, &r)
 	} else if len(o.prices.Machines) > 0 {
 		return usagef("--machines: a plan for this machine rents none; --cloud aws shows what it would cost there")
 	}
@@ -89,6 +91,20 @@ func runPlan(ctx context.Context, o *planOptions) error {
 		return a.printEstimate(r)
 	}
 	return a.printPlan(r)
+}
+
+// travels tells what apply would send of the folder of the file.
+func (o *planOptions) travels(ctx context.Context, e *engine.Engine, p *engine.Planned, r *planner.Report) {
+	t, err := e.Travel(ctx, p, o.ApplyOptions)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		r.Warnings = append(r.Warnings, "apply would refuse this: "+err.Error())
+	case err == nil:
+		r.Travels = &planner.Travels{Files: t.Files, Bytes: t.Bytes, Software: t.Software}
+		if t.LeftOut != "" {
+			r.Warnings = append(r.Warnings, t.LeftOut)
+		}
+	}
 }
 
 // printItems writes the items as lines. With --function, only those of the
