@@ -129,6 +129,11 @@ func notHere(format string, args ...any) error {
 // flagError makes a bad flag a usage error, with the flag that was probably meant.
 func flagError(cmd *cobra.Command, err error) error {
 	text := err.Error()
+	var invalid *pflag.InvalidValueError
+	if errors.As(err, &invalid) {
+		f := invalid.GetFlag()
+		text = fmt.Sprintf("--%s %s: write %s", f.Name, invalid.GetValue(), valueOf(f.Value.Type()))
+	}
 	var unknown *pflag.NotExistError
 	if errors.As(err, &unknown) {
 		var names []string
@@ -142,6 +147,19 @@ func flagError(cmd *cobra.Command, err error) error {
 		}
 	}
 	return usagef("%s; see %s --help", text, cmd.CommandPath())
+}
+
+// valueOf is what a flag of a type takes, in words.
+func valueOf(kind string) string {
+	switch kind {
+	case "int":
+		return "a whole number"
+	case "bool":
+		return "true or false"
+	case "duration":
+		return "a time such as 5s or 2m"
+	}
+	return "another value"
 }
 
 // suggested turns cobra's own errors into usage errors.

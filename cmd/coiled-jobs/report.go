@@ -52,6 +52,9 @@ func runReport(ctx context.Context, o *reportOptions) error {
 	case file == "" || file == "-":
 		return report.Render(a.stdout, d)
 	}
+	if info, err := os.Stat(file); err == nil && info.IsDir() {
+		return usagef("-o %s is a folder; name a file in it", file)
+	}
 	// Written beside its place and moved there: nobody sees half a page.
 	tmp, err := os.CreateTemp(filepath.Dir(file), ".report-*")
 	if err != nil {
