@@ -185,6 +185,59 @@ func TestRetryAndCancelAtRandom(t *testing.T) {
 	}
 }
 
+// Whatever failed, was skipped for it, was stopped or cancelled, and in
+// whatever order it is tried again: once nothing fails any more, the run ends
+// as one that was never disturbed.
+func TestRetryEndsAsAnUndisturbedRun(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(1000) {
+		rng := rand.New(rand.NewPCG(seed, 5))
+		p, tasks := randomPipeline(t, rng)
+		// where: leaves out some tasks behind from:, always the same.
+		healthy := func(fn string, _ cloud.Range, i int) task.Outcome {
+			if f := p.Function(fn); f.Map != nil && f.Map.From != "" && (int(seed)+i)%4 == 0 {
+				return task.Outcome{Status: task.Skipped}
+			}
+			return task.Outcome{Status: task.Succeeded}
+		}
+		quiet := newSim(t, p, tasks, healthy)
+		quiet.begin()
+		quiet.finish()
+
+		m := newSim(t, p, tasks, nil)
+		m.rng = rng
+		again := []*event(nil)
+		for round := range 6 {
+			m.run = func(fn string, r cloud.Range, i int) task.Outcome {
+				if oc := fate(seed+uint64(round))(fn, r, i); oc.Status == task.Failed && round < 5 {
+					return oc
+				}
+				return healthy(fn, r, i)
+			}
+			m.begin(again...)
+			stopAt := rng.IntN(30)
+			for steps := 0; m.one(); steps++ {
+				m.check()
+				if steps == stopAt && round < 5 && rng.IntN(2) == 0 {
+					m.event(&event{Kind: []eventKind{evCancel, evLimit}[rng.IntN(2)], Reason: "test"})
+					m.check()
+				}
+			}
+			if !m.s.status.Final() {
+				t.Fatalf("seed %d round %d: stuck\n%s%s", seed, round, tasksOf(m.s), p.Source)
+			}
+			m.restart()
+			again = []*event{{Kind: evRetry}}
+			if round < 4 {
+				again = []*event{{Kind: []eventKind{evRetry, evReopen}[rng.IntN(2)], Cause: []string{"", "exit", "machine"}[rng.IntN(3)]}}
+			}
+		}
+		if got, want := tasksOf(m.s), tasksOf(quiet.s); got != want {
+			t.Fatalf("seed %d: after failures and retries:\n%sundisturbed:\n%s%s", seed, got, want, p.Source)
+		}
+	}
+}
+
 // What is running when on_failure: stop takes effect ends as it ends, and
 // every reader of the records sees the same.
 func TestStopAtRandom(t *testing.T) {

@@ -156,9 +156,16 @@ func (s *State) reopen(again func(task.Status, task.Cause) bool) {
 		}
 	}
 	for _, f := range s.order {
-		if f.phase == running {
-			f.requeue()
+		if f.phase != running {
+			continue
 		}
+		if f.from != nil {
+			// Where the upstream task does not run again, its end was seen before.
+			for i := range f.table.status {
+				s.follow(f, i)
+			}
+		}
+		f.requeue()
 	}
 }
 
@@ -181,6 +188,7 @@ func (f *function) reset(again func(task.Status, task.Cause) bool) bool {
 	for i, st := range f.table.status {
 		if st == task.Cancelled || st == task.Failed && again(st, f.table.cause[i]) {
 			f.move(i, task.Pending)
+			f.table.cause[i] = task.NoCause
 			delete(f.table.budgets, i)
 			hit = true
 		}
@@ -213,18 +221,20 @@ func (f *function) neverRan() bool {
 // --only) had skipped.
 func (f *function) unskip() {
 	for i, st := range f.table.status {
-		if st == task.Skipped && f.table.pos[i] < 0 && (f.only == nil || f.only[i]) {
+		if st == task.Skipped && f.table.flags[i]&taskLeftOut == 0 && (f.only == nil || f.only[i]) {
 			f.move(i, task.Pending)
 		}
 	}
 }
 
-// revive opens a function again that was skipped because of need.
+// revive opens a function again that was skipped because of need. Behind from:
+// that may also be some tasks of a function with failures of its own.
 func (f *function) revive(need *function) bool {
-	if f.phase != done {
+	open := f.phase == running
+	if f.phase != done && !open {
 		return false
 	}
-	if f.from == need && f.table.status != nil && !f.neverRan() {
+	if f.from == need && !f.stopped && f.table.status != nil && (open || !f.neverRan()) {
 		before := f.counts[task.Pending]
 		f.unskip()
 		if f.counts[task.Pending] > before || f.status == task.Skipped {
@@ -233,7 +243,9 @@ func (f *function) revive(need *function) bool {
 		}
 		return false
 	}
-	if f.status != task.Skipped {
+	// Behind failures that were tolerated a function succeeds with nothing done.
+	idle := f.from == need && f.status == task.Succeeded && f.counts[task.Skipped] > 0
+	if open || f.status != task.Skipped && !idle {
 		return false
 	}
 	f.toWaiting()

@@ -112,7 +112,11 @@ type table struct {
 	budgets  map[int]*budget
 }
 
-const taskCached = 1
+// Flags of a task.
+const (
+	taskCached  = 1 << iota // its result is an earlier one
+	taskLeftOut             // skipped by its own where
+)
 
 // budget counts the failures of a task that was tried again, by kind.
 type budget struct {

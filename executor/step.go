@@ -280,7 +280,7 @@ func (s *State) outcome(f *function, oc *task.Outcome, noRetry bool, at, pos int
 	t.pos[i], t.cause[i] = pos, oc.Cause
 	t.seconds[i] = float32(oc.Seconds)
 	t.attempts[i] = uint16(min(max(int(t.attempts[i]), oc.Attempt), 65535))
-	t.flags[i] &^= taskCached
+	t.flags[i] &^= taskCached | taskLeftOut
 	f.seconds += oc.Seconds
 	if oc.Attempt > 0 && oc.Cause != task.CauseMachine && oc.Status != task.Cancelled { // a lost attempt says nothing
 		f.timed++
@@ -305,6 +305,7 @@ func (s *State) outcome(f *function, oc *task.Outcome, noRetry bool, at, pos int
 		}
 		s.setFinal(f, i, task.Succeeded)
 	case task.Skipped:
+		t.flags[i] |= taskLeftOut
 		s.setFinal(f, i, task.Skipped)
 	case task.Cancelled:
 		if s.stopping == notStopping {

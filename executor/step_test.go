@@ -361,6 +361,42 @@ func TestRetryRunsWhatFailedAndWhatWasSkippedForIt(t *testing.T) {
 	}
 }
 
+// What was skipped in one round or another is not forgotten: when nothing fails
+// any more, everything has run.
+func TestRetryFindsEverySkippedTask(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name, yaml string
+		tasks      map[string]int
+		fail       [][]string // by round; then nothing fails
+		want       string
+	}{
+		{"failures before and behind from", `{name: p, functions: {a: {command: [x], map: {range: 3}}, b: {command: [x], map: {from: a}}, c: {command: [x], map: {from: b}}}}`,
+			map[string]int{"a": 3}, [][]string{{"a/1", "b/0"}, {"b/0"}}, "succeeded; a succeeded 3/0/0/0; b succeeded 3/0/0/0; c succeeded 3/0/0/0"},
+		{"all tolerated", `{name: p, functions: {a: {command: [x], max_failures: 1, map: {range: 1}}, b: {command: [x], map: {from: a}}}}`,
+			map[string]int{"a": 1}, [][]string{{"a/0"}}, "succeeded; a succeeded 1/0/0/0; b succeeded 1/0/0/0"},
+		{"stopped twice", `{name: p, functions: {a: {command: [x], on_failure: stop, map: {range: 4}}}}`,
+			map[string]int{"a": 4}, [][]string{{"a/0", "a/1"}, {"a/0"}}, "succeeded; a succeeded 4/0/0/0"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			m := newSim(t, bind(t, tt.yaml), tt.tasks, nil)
+			var retry []*event
+			for round, fail := range append(tt.fail, nil) {
+				m.run, m.slots = failing(fail...), max(1, 2-round)
+				m.begin(retry...)
+				m.finish()
+				retry = []*event{{Kind: evRetry}}
+				m.restart()
+			}
+			if got := summaryOf(m.s.report(&Header{}, nil)); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestRetryByCause(t *testing.T) {
 	t.Parallel()
 	p := bind(t, `{name: p, functions: {a: {command: [x], map: {range: 4}}}}`)

@@ -131,7 +131,7 @@ func (v *View) whySkipped(f *function, i int) string {
 	switch {
 	case f.only != nil && !f.only[i]:
 		return "--only names other tasks"
-	case f.table.pos != nil && f.table.pos[i] >= 0:
+	case f.table.flags != nil && f.table.flags[i]&taskLeftOut != 0:
 		return "its where is false for this item"
 	case f.from != nil && f.from.table.status != nil && i < f.from.n && f.from.table.status[i] != task.Succeeded:
 		return fmt.Sprintf("%s/%d %s", f.from.spec.Name, i, past(f.from.table.status[i]))
