@@ -69,11 +69,7 @@ type logPrinter struct {
 
 func runLogs(ctx context.Context, o *logsOptions) error {
 	a := o.app
-	v, err := a.openRun(ctx, o.run)
-	if err != nil {
-		return err
-	}
-	r, err := v.Report(ctx)
+	v, r, err := a.openReport(ctx, o.run)
 	if err != nil {
 		return err
 	}

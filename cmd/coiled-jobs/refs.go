@@ -123,6 +123,16 @@ func (a *app) openRun(ctx context.Context, ref string) (*runView, error) {
 	return &runView{View: v, engine: e, run: run}, nil
 }
 
+// openReport is openRun with the state that the run is in.
+func (a *app) openReport(ctx context.Context, ref string) (*runView, executor.Report, error) {
+	v, err := a.openRun(ctx, ref)
+	if err != nil {
+		return nil, executor.Report{}, err
+	}
+	r, err := v.Report(ctx)
+	return v, r, err
+}
+
 // function checks the name of a function of the run.
 func (v *runView) function(fn string) error {
 	names := v.Functions()

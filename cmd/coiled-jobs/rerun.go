@@ -36,11 +36,7 @@ func newRerunCmd(a *app, runF func(context.Context, *rerunOptions) error) *cobra
 }
 
 func runRerun(ctx context.Context, o *rerunOptions) error {
-	v, err := o.app.openRun(ctx, o.run)
-	if err != nil {
-		return err
-	}
-	r, err := v.Report(ctx)
+	v, r, err := o.app.openReport(ctx, o.run)
 	if err != nil {
 		return err
 	}

@@ -11,9 +11,8 @@ import (
 // resumeOptions are the flags of resume.
 type resumeOptions struct {
 	app *app
-	waiting
-	engine.ContinueOptions
-	run, code, maxCost string
+	continuing
+	run, code string
 }
 
 func newResumeCmd(a *app, runF func(context.Context, *resumeOptions) error) *cobra.Command {
@@ -26,7 +25,7 @@ recorded. A live run is joined, a finished one is just reported. Exits as apply 
 
 "resume PIPELINE" ends the pause of its schedules.`,
 		Args: arguments(1, 1, "a run"), ValidArgsFunction: a.completeRuns,
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			o.run = args[0]
 			switch o.code {
 			case "", "recorded":
@@ -35,23 +34,14 @@ recorded. A live run is joined, a finished one is just reported. Exits as apply 
 			default:
 				return usagef("--code %s: write new, or leave it out", o.code)
 			}
-			if o.maxCost != "" {
-				if o.MaxCost, err = parseDollars(o.maxCost); err != nil {
-					return err
-				}
-			}
-			if err := o.waiting.check(); err != nil {
+			if err := o.continuing.check(); err != nil {
 				return err
 			}
 			return runF(cmd.Context(), o)
 		},
 	}
-	o.waiting.flags(cmd, true)
-	f := cmd.Flags()
-	f.StringVar(&o.code, "code", "", "`new`: go on although the code has changed since apply")
-	f.BoolVar(&o.Detach, "detach", false, "return at once; the run goes on in the background")
-	f.BoolVar(&o.NoCache, "no-cache", false, "run everything, whatever is remembered")
-	f.StringVar(&o.maxCost, "max-cost", "", "stop when the run has cost this many `dollars` in all, or none")
+	o.continuing.flags(cmd)
+	cmd.Flags().StringVar(&o.code, "code", "", "`new`: go on although the code has changed since apply")
 	return cmd
 }
 
@@ -67,8 +57,37 @@ func runResume(ctx context.Context, o *resumeOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.Detach {
-		return o.app.detached(h, o.json)
+	return o.app.goOn(ctx, e, h, &o.continuing)
+}
+
+// continuing is the flags of commands that go on with a run.
+type continuing struct {
+	waiting
+	engine.ContinueOptions
+	maxCost string
+}
+
+func (c *continuing) flags(cmd *cobra.Command) {
+	c.waiting.flags(cmd, true)
+	f := cmd.Flags()
+	f.BoolVar(&c.Detach, "detach", false, "return at once; the run goes on in the background")
+	f.BoolVar(&c.NoCache, "no-cache", false, "run everything, whatever is remembered")
+	f.StringVar(&c.maxCost, "max-cost", "", "stop when the run has cost this many `dollars` in all, or none")
+}
+
+func (c *continuing) check() (err error) {
+	if c.maxCost != "" {
+		if c.MaxCost, err = parseDollars(c.maxCost); err != nil {
+			return err
+		}
 	}
-	return o.app.attend(ctx, e, h, &o.waiting)
+	return c.waiting.check()
+}
+
+// goOn follows a run that goes on, or leaves it to itself.
+func (a *app) goOn(ctx context.Context, e *engine.Engine, h *engine.Handle, c *continuing) error {
+	if c.Detach {
+		return a.detached(h, c.json)
+	}
+	return a.attend(ctx, e, h, &c.waiting)
 }

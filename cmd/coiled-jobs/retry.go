@@ -6,7 +6,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/coiled-jobs/coiled-jobs/engine"
 	"github.com/coiled-jobs/coiled-jobs/task"
 )
 
@@ -16,9 +15,8 @@ var causes = []string{"exit", "signal", "timeout", "oom", "machine", "setup", "o
 // retryOptions are the flags of retry.
 type retryOptions struct {
 	app *app
-	waiting
-	engine.ContinueOptions
-	run, maxCost string
+	continuing
+	run string
 }
 
 func newRetryCmd(a *app, runF func(context.Context, *retryOptions) error) *cobra.Command {
@@ -29,30 +27,21 @@ func newRetryCmd(a *app, runF func(context.Context, *retryOptions) error) *cobra
 		Long: `Run failed, cancelled and skipped tasks of a run again, with the pipeline file and code as they are now.
 What succeeded is kept. Exits as apply would have.`,
 		Args: arguments(1, 1, "a run"), ValidArgsFunction: a.completeRuns,
-		RunE: func(cmd *cobra.Command, args []string) (err error) {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			o.run = args[0]
 			if cmd.Flags().Changed("cause") {
 				if _, ok := task.ParseCause(o.Cause); !ok {
 					return usagef("--cause %s: write one of %s", o.Cause, strings.Join(causes, ", "))
 				}
 			}
-			if o.maxCost != "" {
-				if o.MaxCost, err = parseDollars(o.maxCost); err != nil {
-					return err
-				}
-			}
-			if err := o.waiting.check(); err != nil {
+			if err := o.continuing.check(); err != nil {
 				return err
 			}
 			return runF(cmd.Context(), o)
 		},
 	}
-	o.waiting.flags(cmd, true)
-	f := cmd.Flags()
-	f.StringVar(&o.Cause, "cause", "", "only tasks that failed for this `cause`: "+strings.Join(causes, ", "))
-	f.BoolVar(&o.Detach, "detach", false, "return at once; the run goes on in the background")
-	f.BoolVar(&o.NoCache, "no-cache", false, "run everything, whatever is remembered")
-	f.StringVar(&o.maxCost, "max-cost", "", "stop when the run has cost this many `dollars` in all, or none")
+	o.continuing.flags(cmd)
+	cmd.Flags().StringVar(&o.Cause, "cause", "", "only tasks that failed for this `cause`: "+strings.Join(causes, ", "))
 	_ = cmd.RegisterFlagCompletionFunc("cause", cobra.FixedCompletions(causes, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
@@ -66,8 +55,5 @@ func runRetry(ctx context.Context, o *retryOptions) error {
 	if err != nil {
 		return err
 	}
-	if o.Detach {
-		return o.app.detached(h, o.json)
-	}
-	return o.app.attend(ctx, e, h, &o.waiting)
+	return o.app.goOn(ctx, e, h, &o.continuing)
 }

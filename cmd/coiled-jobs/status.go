@@ -35,11 +35,7 @@ func newStatusCmd(a *app, runF func(context.Context, *statusOptions) error) *cob
 
 func runStatus(ctx context.Context, o *statusOptions) error {
 	a := o.app
-	v, err := a.openRun(ctx, o.run)
-	if err != nil {
-		return err
-	}
-	r, err := v.Report(ctx)
+	v, r, err := a.openReport(ctx, o.run)
 	if err != nil {
 		return err
 	}

@@ -41,11 +41,7 @@ const (
 
 func runWhy(ctx context.Context, o *whyOptions) error {
 	a := o.app
-	v, err := a.openRun(ctx, o.run)
-	if err != nil {
-		return err
-	}
-	r, err := v.Report(ctx)
+	v, r, err := a.openReport(ctx, o.run)
 	if err != nil {
 		return err
 	}

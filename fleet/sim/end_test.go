@@ -32,13 +32,7 @@ func TestCancel(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w := world(t, Config{Source: mapOf(100, ""), Seconds: lognormal(5, 600, 0.3), Kind: fleet.Kind{Max: 10}, Latency: latency})
 			ctx := t.Context()
-			if err := w.Create(ctx, "r"); err != nil {
-				t.Fatal(err)
-			}
-			r, err := w.Start(ctx, "r")
-			if err != nil {
-				t.Fatal(err)
-			}
+			r := begin(t, w)
 			time.Sleep(3 * time.Minute)
 			r.Slow(slow)
 			asked := time.Now()
@@ -126,14 +120,7 @@ func TestBudget(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			kind := fleet.Kind{Max: 20, Types: []string{"fake.large"}, Price: func(string, string, bool) float64 { return price }}
 			w := world(t, Config{Source: mapOf(400, ""), Seconds: lognormal(5, 60, 0.3), Kind: kind, Latency: latency, Log: logTo(), Limits: fleet.Limits{Cost: c.cost}})
-			ctx := t.Context()
-			if err := w.Create(ctx, "r"); err != nil {
-				t.Fatal(err)
-			}
-			r, err := w.Start(ctx, "r")
-			if err != nil {
-				t.Fatal(err)
-			}
+			r := begin(t, w)
 			if c.die > 0 {
 				time.Sleep(c.die)
 				r.Kill()

@@ -137,14 +137,7 @@ func TestNobodyComesBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kind := fleet.Kind{Max: 10, Types: []string{"fake.large"}, Price: func(string, string, bool) float64 { return 1 }}
 		w := world(t, Config{Source: mapOf(300, ""), Seconds: lognormal(5, 60, 0.3), Kind: kind, Latency: latency, Unattended: 5 * time.Minute})
-		ctx := t.Context()
-		if err := w.Create(ctx, "r"); err != nil {
-			t.Fatal(err)
-		}
-		r, err := w.Start(ctx, "r")
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := begin(t, w)
 		time.Sleep(4 * time.Minute)
 		died := time.Now()
 		r.Kill()
@@ -156,9 +149,7 @@ func TestNobodyComesBack(t *testing.T) {
 			t.Errorf("the machines ended %v after their coordinator; unattended is 5m", gone)
 		}
 		time.Sleep(24 * time.Hour)
-		if r, err = w.Start(ctx, "r"); err != nil { // and another goes on
-			t.Fatal(err)
-		}
+		r = start(t, w) // and another goes on
 		report, _, err := r.Wait()
 		succeeded(t, outcome{report: report, err: err}, 300)
 		w.Wait()
@@ -174,23 +165,14 @@ func TestLostWithTheCoordinator(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := world(t, Config{Source: mapOf(300, ""), Seconds: lognormal(5, 60, 0.3), Kind: fleet.Kind{Max: 10}, Latency: latency})
-		ctx := t.Context()
-		if err := w.Create(ctx, "r"); err != nil {
-			t.Fatal(err)
-		}
-		r, err := w.Start(ctx, "r")
-		if err != nil {
-			t.Fatal(err)
-		}
+		r := begin(t, w)
 		time.Sleep(4 * time.Minute)
 		r.Kill()
 		w.Region.PowerOff(w.Pick(nil))
 		w.Region.PowerOff(w.Pick(nil))
 		w.Cut(w.Pick(nil), true)
 		time.Sleep(time.Minute)
-		if r, err = w.Start(ctx, "r"); err != nil {
-			t.Fatal(err)
-		}
+		r = start(t, w)
 		report, _, err := r.Wait()
 		w.Wait()
 		succeeded(t, outcome{report: report, err: err}, 300)
@@ -244,14 +226,7 @@ func TestOutage(t *testing.T) {
 	for down, lose := range map[time.Duration]bool{25 * time.Second: false, 5 * time.Minute: true, time.Hour: true} {
 		synctest.Test(t, func(t *testing.T) {
 			w := world(t, Config{Source: mapOf(200, ""), Seconds: lognormal(5, 30, 0.3), Kind: fleet.Kind{Max: 10}, Latency: latency, Log: logTo()})
-			ctx := t.Context()
-			if err := w.Create(ctx, "r"); err != nil {
-				t.Fatal(err)
-			}
-			r, err := w.Start(ctx, "r")
-			if err != nil {
-				t.Fatal(err)
-			}
+			r := begin(t, w)
 			time.Sleep(3 * time.Minute)
 			w.Outage(r, true)
 			time.Sleep(down)
@@ -284,14 +259,7 @@ func TestOutageWhileBooting(t *testing.T) {
 	for down, rented := range map[time.Duration]int{10 * time.Minute: 10, 15 * time.Minute: 20} {
 		synctest.Test(t, func(t *testing.T) {
 			w := world(t, Config{Source: mapOf(200, ""), Seconds: lognormal(5, 30, 0.3), Kind: fleet.Kind{Max: 10}, Latency: latency, Log: logTo()})
-			ctx := t.Context()
-			if err := w.Create(ctx, "r"); err != nil {
-				t.Fatal(err)
-			}
-			r, err := w.Start(ctx, "r")
-			if err != nil {
-				t.Fatal(err)
-			}
+			r := begin(t, w)
 			time.Sleep(20 * time.Second) // they boot for 40 s
 			w.Outage(r, true)
 			time.Sleep(down)

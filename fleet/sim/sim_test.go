@@ -41,15 +41,11 @@ type outcome struct {
 // whole runs a pipeline from its beginning to its end and waits until no machine is left.
 func whole(t *testing.T, w *World) outcome {
 	t.Helper()
-	ctx := t.Context()
-	if err := w.Create(ctx, "r"); err != nil {
+	if err := w.Create(t.Context(), "r"); err != nil {
 		t.Fatal(err)
 	}
 	begun := time.Now()
-	r, err := w.Start(ctx, "r")
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := start(t, w)
 	var o outcome
 	o.report, o.left, o.err = r.Wait()
 	o.makespan, o.closing = r.Closed.Sub(begun).Seconds(), time.Since(r.Closed).Seconds()
@@ -112,6 +108,25 @@ func seeds() int {
 	return 4
 }
 
+// begin records the run "r" and starts a coordinator for it.
+func begin(t *testing.T, w *World) *Run {
+	t.Helper()
+	if err := w.Create(t.Context(), "r"); err != nil {
+		t.Fatal(err)
+	}
+	return start(t, w)
+}
+
+// start starts a coordinator for the run "r", the first or a further one.
+func start(t *testing.T, w *World) *Run {
+	t.Helper()
+	r, err := w.Start(t.Context(), "r")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 func chaos(t *testing.T, seed uint64) {
 	const n = 600
 	rng := rand.New(rand.NewPCG(seed, 7))
@@ -124,14 +139,7 @@ func chaos(t *testing.T, seed uint64) {
 		}}
 	w := world(t, Config{Region: region, Source: mapOf(n, "    retries: {machine: 30}\n"), Seconds: lognormal(seed, 25, 1), Kind: fleet.Kind{Max: 20, Min: 2}, Log: logTo(),
 		Latency: 30 * time.Millisecond, Lossy: 0.02, Seed: seed, Unattended: 15 * time.Minute})
-	ctx := t.Context()
-	if err := w.Create(ctx, "r"); err != nil {
-		t.Fatal(err)
-	}
-	r, err := w.Start(ctx, "r")
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := begin(t, w)
 	kills, harms := 0, 0
 	for end := false; !end; {
 		wait := time.NewTimer(time.Duration(5+rng.IntN(40)) * time.Second)
@@ -162,9 +170,7 @@ func chaos(t *testing.T, seed uint64) {
 			kills++
 			r.Kill()
 			time.Sleep(time.Duration(rng.IntN(100)) * time.Second)
-			if r, err = w.Start(ctx, "r"); err != nil {
-				t.Fatal(err)
-			}
+			r = start(t, w)
 		}
 	}
 	var o outcome
