@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"runtime"
 	"sync"
 	"time"
@@ -75,12 +76,8 @@ func (s *Server) Environ() []string {
 func (s *Server) Setenv(t T) {
 	t.Helper()
 	for _, kv := range s.Environ() {
-		for i := range kv {
-			if kv[i] == '=' {
-				t.Setenv(kv[:i], kv[i+1:])
-				break
-			}
-		}
+		key, value, _ := strings.Cut(kv, "=")
+		t.Setenv(key, value)
 	}
 	t.Setenv("AWS_PROFILE", "")
 	t.Setenv("AWS_SESSION_TOKEN", "")
