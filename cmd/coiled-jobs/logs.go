@@ -96,6 +96,7 @@ func runLogs(ctx context.Context, o *logsOptions) error {
 	if err != nil {
 		return err
 	}
+	found := false
 	for _, fn := range functions {
 		for t := range v.Tasks(fn) {
 			if err := ctx.Err(); err != nil {
@@ -107,6 +108,7 @@ func runLogs(ctx context.Context, o *logsOptions) error {
 			if t.Status == task.Pending || o.failed && t.Status != task.Failed || t.Status.Final() && t.Attempts == 0 {
 				continue
 			}
+			found = true
 			if err := p.whole(ctx, fn, t, o.attempt); err != nil {
 				return err
 			}
@@ -114,9 +116,12 @@ func runLogs(ctx context.Context, o *logsOptions) error {
 	}
 	if !p.any {
 		what := "no logs yet"
-		if o.failed {
+		switch {
+		case o.failed && !found:
 			what = "no task has failed"
-		} else if r.Status.Final() {
+		case o.failed:
+			what = "what failed printed nothing"
+		case r.Status.Final():
 			what = "nothing was printed"
 		}
 		fmt.Fprintf(a.messages, "run %s: %s\n", v.run, what)
