@@ -66,9 +66,11 @@ func (e *Engine) Estimate(ctx context.Context, p *Planned, o EstimateOptions, r 
 		return err
 	}
 	jobs := e.jobs(ctx, p, o, fs, kinds)
+	store := e.storeRegion(ctx)
 	for _, j := range jobs {
-		e.egress(ctx, p, j, r)
+		e.egress(ctx, p, j, store, r)
 	}
+	noteStore(kinds, store, r)
 	total, most := forecastAll(jobs, func(j *pricedJob) (hardware.Forecast, hardware.Forecast) {
 		return j.job.Expected(j.k.machine, j.k.rates), j.job.AtMost(j.k.machine, j.k.rates)
 	})

@@ -16,25 +16,32 @@ import (
 const gigabyte = 1e9 // transfer is billed by it
 
 // egress prices what the tasks of a function read from other regions, and
-// warns of it.
-func (e *Engine) egress(ctx context.Context, p *Planned, j *pricedJob, r *planner.Report) {
+// warns of it. Items of this computer lie in the store.
+func (e *Engine) egress(ctx context.Context, p *Planned, j *pricedJob, store string, r *planner.Report) {
 	bytes := inputBytes(p.Pipeline, j)
 	regions := map[string]int64{}
 	var far []string
+	read := func(n int64, from, region string) {
+		if region == j.k.region {
+			return
+		}
+		perGB := hardware.TransferGB(region, j.k.region)
+		cost := perGB * float64(n) / gigabyte
+		j.egress += cost
+		far = append(far, fmt.Sprintf("%s from %s in %s, at $%.2f per GB %s in all", gigabytes(n), from, region, perGB, dollars(cost)))
+	}
+	local := j.plan.Bytes
 	for _, bucket := range slices.Sorted(maps.Keys(bytes)) {
+		local -= bytes[bucket]
 		region, err := e.bucketRegion(ctx, bucket)
 		if err != nil {
 			continue // planRegion says so where it matters
 		}
 		regions[region] += bytes[bucket]
-		if region == j.k.region {
-			continue
-		}
-		perGB := hardware.TransferGB(region, j.k.region)
-		cost := perGB * float64(bytes[bucket]) / gigabyte
-		j.egress += cost
-		far = append(far, fmt.Sprintf("%s from s3://%s in %s, at $%.2f per GB %s in all",
-			gigabytes(bytes[bucket]), bucket, region, perGB, dollars(cost)))
+		read(bytes[bucket], "s3://"+bucket, region)
+	}
+	if local > 0 && store != "" {
+		read(local, "the store", store)
 	}
 	if len(far) == 0 {
 		return
@@ -43,10 +50,47 @@ func (e *Engine) egress(ctx context.Context, p *Planned, j *pricedJob, r *planne
 	switch {
 	case len(regions) > 1:
 		how = fmt.Sprintf("its inputs are in %d regions; a function for each, next to its data, reads for nothing", len(regions))
+	case len(regions) == 0:
+		how = "a store there (--store) costs nothing"
 	case j.k.Hardware.Region != "auto":
 		how = "region: auto puts them next to the data"
 	}
 	r.Warnings = append(r.Warnings, fmt.Sprintf("%s reads, on machines in %s, %s: %s", j.f.Name, j.k.region, strings.Join(far, ", and "), how))
+}
+
+// storeRegion is where the store of a run is, or would be; "" if nobody knows.
+func (e *Engine) storeRegion(ctx context.Context) string {
+	if e.AWS == nil {
+		return ""
+	}
+	if e.Store != nil {
+		if bucket, ok := bucketOf(e.Store.URL()); ok {
+			region, err := e.bucketRegion(ctx, bucket)
+			if err != nil {
+				return ""
+			}
+			return region
+		}
+	}
+	return e.AWS.Region
+}
+
+// noteStore says which machines are not where the store is: what goes from one
+// to the other is paid for.
+func noteStore(kinds []*pricedKind, store string, r *planner.Report) {
+	if store == "" {
+		return
+	}
+	for _, k := range kinds {
+		if k.region == store {
+			continue
+		}
+		note := fmt.Sprintf("the store is in %s, machines are in %s: what they fetch of it (code, software) costs $%.2f per GB, what they keep there (results, outputs) $%.2f; a store in %s (--store) costs nothing of that",
+			store, k.region, hardware.TransferGB(store, k.region), hardware.TransferGB(k.region, store), k.region)
+		if !slices.Contains(r.Notes, note) {
+			r.Notes = append(r.Notes, note)
+		}
+	}
 }
 
 // dollars is a price with as many digits as it needs.

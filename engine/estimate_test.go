@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -285,6 +286,34 @@ func TestAmounts(t *testing.T) {
 	for d, want := range map[float64]string{0: "$0.00", 0.00004: "less than $0.0001", 0.004: "$0.0040", 1.5: "$1.50"} {
 		if got := dollars(d); got != want {
 			t.Errorf("%g: %s, want %s", d, got, want)
+		}
+	}
+}
+
+// Where machines are not with the store, plan says what goes between them.
+func TestStoreApart(t *testing.T) {
+	t.Parallel()
+	for region, c := range map[string]struct {
+		warnings, notes string
+		egress          float64
+	}{
+		"us-east-1": {"", "", 0},
+		"eu-west-1": {"f reads, on machines in eu-west-1, 2.0 MB from the store in us-east-1, at $0.02 per GB less than $0.0001 in all: a store there (--store) costs nothing",
+			"the store is in us-east-1, machines are in eu-west-1: what they fetch of it (code, software) costs $0.02 per GB, what they keep there (results, outputs) $0.02; a store in eu-west-1 (--store) costs nothing of that", 0.00004},
+	} {
+		file := write(t, "pipeline.yaml", "name: p\ncloud: aws\nfunctions:\n  f: {command: [x], map: {glob: '*.bin'}, hardware: {cpu: 4, memory: 16 GiB, region: "+region+"}}\n",
+			"a.bin", strings.Repeat("x", 2_000_000))
+		e := priced(t)
+		e.AWS.Quota = nil
+		r := estimated(t, e, EstimateOptions{ApplyOptions: ApplyOptions{File: file}, Assume: time.Minute})
+		if got := strings.Join(r.Warnings, "\n"); got != c.warnings {
+			t.Errorf("%s: warns %q", region, got)
+		}
+		if got := strings.Join(r.Notes, "\n"); got != c.notes {
+			t.Errorf("%s: notes %q", region, got)
+		}
+		if got := r.Estimate.Bill.Egress; math.Abs(got-c.egress) > 1e-9 {
+			t.Errorf("%s: egress of $%g", region, got)
 		}
 	}
 }
