@@ -38,7 +38,7 @@ type Manifest struct {
 type Entry struct {
 	Path string // relative, with slashes; any bytes but NUL
 	Mode fs.FileMode
-	Size int64
+	Size int64  // bytes
 	Hash string // sha256 of the content, hex; "" of a link
 	Link string // where a link leads; "" of a file
 

@@ -63,7 +63,7 @@ type Store interface {
 // ObjectInfo describes a stored object.
 type ObjectInfo struct {
 	Key      string
-	Size     int64
+	Size     int64 // bytes
 	Modified time.Time
 }
 

@@ -23,9 +23,9 @@ type Job struct {
 	Warm int
 }
 
-// Machine is what the machines of a job cost an hour: expected, and at most.
+// Machine is what the machines of a job cost, in dollars an hour.
 type Machine struct {
-	Instance, InstanceMost float64
+	Instance, InstanceMost float64 // expected, and at most
 	Disk, Address          float64
 }
 

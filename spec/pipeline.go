@@ -267,8 +267,8 @@ type Retries struct {
 
 // Share is a number or a percentage of tasks.
 type Share struct {
-	N         int
-	Percent   float64
+	N         int     // if it is a number
+	Percent   float64 // if IsPercent: 5 is 5 %
 	IsPercent bool
 }
 

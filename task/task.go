@@ -71,8 +71,8 @@ func ParseCause(s string) (Cause, bool) {
 // Span is a part of a stored object. The zero Span is "nothing".
 type Span struct {
 	Key string `json:"key"` // store key
-	Off int64  `json:"off"`
-	Len int64  `json:"len"`
+	Off int64  `json:"off"` // bytes
+	Len int64  `json:"len"` // bytes
 }
 
 // Output is a declared output that was found and, if it is a path, kept.
