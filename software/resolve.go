@@ -17,6 +17,7 @@ import (
 // needs is what a pipeline wants installed, with the files that were found.
 type needs struct {
 	python   string
+	pythonBy string // the file that names it, if one does
 	lock     string // path of a uv.lock, relative to the folder of the pipeline file
 	project  string // path of a pyproject.toml to install without a lock
 	reqs     string // path of a requirements file
@@ -92,6 +93,9 @@ func resolve(sw *spec.Software, dir string) (*needs, error) {
 	if n.conda != "" && (n.lock != "" || n.project != "") {
 		return nil, errors.New("software: conda and uv cannot make one environment together; choose one of them (conda and requirements can)")
 	}
+	if n.python == "" && n.reqs != "" && n.conda == "" && n.lock == "" && n.project == "" {
+		n.wantPython(dir)
+	}
 	if n.lock != "" && !there(dir, n.pyproject()) {
 		return nil, fmt.Errorf("software: %s has no pyproject.toml beside it, and uv needs both", n.lock)
 	}
@@ -130,6 +134,26 @@ func (n *needs) find(dir string) {
 			n.conda = name
 		}
 		n.foundBy = name
+		return
+	}
+}
+
+// pythonVersion is the version in a .python-version; more of it than two numbers
+// is what its owner happened to have.
+var pythonVersion = regexp.MustCompile(`(?m)^[ \t]*(?:cpython-)?(3\.[0-9]+)(?:\.[0-9]+)?[ \t]*\r?$`)
+
+// wantPython finds the version of Python beside a requirements file, as uv and
+// pyenv do.
+func (n *needs) wantPython(dir string) {
+	for _, folder := range []string{path.Dir(n.reqs), "."} {
+		name := path.Join(folder, ".python-version")
+		b, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name)))
+		if err != nil {
+			continue
+		}
+		if m := pythonVersion.FindSubmatch(b); m != nil {
+			n.python, n.pythonBy = string(m[1]), name
+		}
 		return
 	}
 }
@@ -395,7 +419,7 @@ func option(line string, names ...string) (string, bool) {
 // packages.
 func (n *needs) files(dir string) []string {
 	var list []string
-	for _, p := range append([]string{n.lock, n.project, n.conda}, n.reqFiles...) {
+	for _, p := range append([]string{n.lock, n.project, n.conda, n.pythonBy}, n.reqFiles...) {
 		if p != "" {
 			list = append(list, p)
 		}
