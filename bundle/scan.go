@@ -107,6 +107,7 @@ type scanner struct {
 	found            map[string]*Entry
 	bytes            int64
 	left             []Left
+	looked           int                    // into files that may be keys
 	tracked          func() map[string]bool // by git, for what files.include found
 }
 
@@ -235,6 +236,12 @@ func (s *scanner) consider(ctx context.Context, c candidate) error {
 	}
 	if maySettings(c.path) && !s.named(c.path, strings.Count(c.path, "/")) && hasToken(s.abs(c.path)) {
 		return s.leave(c.path, "a password or token is in it")
+	}
+	if mayKey(c.path) && s.looked < maybeKeys && !s.named(c.path, strings.Count(c.path, "/")) {
+		s.looked++
+		if hasKey(s.abs(c.path)) {
+			return s.leave(c.path, "a private key is in it")
+		}
 	}
 	return s.take(c.path, false)
 }

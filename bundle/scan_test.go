@@ -136,6 +136,23 @@ func TestScanPatternsAndSecrets(t *testing.T) {
 	}
 }
 
+// Keys are known by what is in them, too.
+func TestScanKeys(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const key = "-----BEGIN OPENSSH PRIVATE KEY-----\nx\n-----END OPENSSH PRIVATE KEY-----\n"
+	write(t, dir, map[string]string{
+		"my-project-1a2b.json": `{"type": "service_account", "private_key": "-----BEGIN PRIVATE KEY-----\nMII"}`, "deploy": key, "sub/.hidden": key,
+		"public.json": `{"key": "-----BEGIN PUBLIC KEY-----\nMII", "private_key": ""}`, "Makefile": "-----BEGIN", "data.json": "{}",
+		"large.json": strings.Repeat(" ", 17<<10) + key, "test_key.py": key, "kaggle.json": "{}", "me_accessKeys.csv": "", "credentials.csv": "", "credentials.py": "",
+	})
+	m := scan(t, dir, spec.Files{}, Options{})
+	same(t, "files", []string{"Makefile", "credentials.py", "data.json", "large.json", "public.json", "test_key.py"}, paths(m))
+	same(t, "left out", []string{"credentials.csv", "deploy", "kaggle.json", "me_accessKeys.csv", "my-project-1a2b.json", "sub/.hidden"}, leftPaths(m))
+	m = scan(t, dir, spec.Files{Include: []string{"deploy", "*.json"}}, Options{})
+	same(t, "named", []string{"data.json", "deploy", "kaggle.json", "large.json", "my-project-1a2b.json", "public.json"}, paths(m))
+}
+
 func TestScanWithout(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

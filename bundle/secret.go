@@ -38,6 +38,17 @@ var secretNames = []struct{ pattern, why string }{
 	{"kubeconfig*", "Kubernetes credentials"},
 	{"*.kubeconfig", "Kubernetes credentials"},
 	{"credentials", "credentials"},
+	{"credentials.csv", "credentials"},
+	{"credentials.ini", "credentials"},
+	{"credentials.toml", "credentials"},
+	{"credentials.y*ml", "credentials"},
+	{"application_default_credentials.json", "Google Cloud credentials"},
+	{"*accesskeys.csv", "AWS access keys"},
+	{"rootkey.csv", "AWS access keys"},
+	{".s3cfg", "credentials"},
+	{".boto", "credentials"},
+	{".databrickscfg", "token"},
+	{"kaggle.json", "token"},
 	{"credentials*.json", "credentials"},
 	{"client_secret*.json", "credentials"},
 	{"service-account*.json", "credentials"},
@@ -153,6 +164,32 @@ func maySettings(p string) bool {
 		}
 	}
 	return false
+}
+
+// maybeKeys is how many files are looked into for private keys: more than that
+// are data.
+const maybeKeys = 2000
+
+// mayKey says that a file may hold a private key, by its name: those of Google
+// Cloud are JSON of any name, those of SSH have no extension.
+func mayKey(p string) bool {
+	ext := path.Ext(p)
+	return ext == "" || strings.EqualFold(ext, ".json") || ext == path.Base(p)
+}
+
+// hasKey says whether a small file holds a private key.
+func hasKey(name string) bool {
+	info, err := os.Lstat(name)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > 16<<10 {
+		return false
+	}
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return false // sending it will say so
+	}
+	_, rest, ok := bytes.Cut(b, []byte("-----BEGIN "))
+	kind, _, end := bytes.Cut(rest, []byte("-----"))
+	return ok && end && bytes.HasSuffix(kind, []byte("PRIVATE KEY"))
 }
 
 // hasToken says whether a settings file holds a token or password. One that
