@@ -62,6 +62,7 @@ type logPrinter struct {
 	clean   *ui.LogWriter // on a terminal
 	headers bool
 	style   ui.Style
+	cut     bool   // the run was interrupted: nothing runs
 	current string // the log that the last line came from
 	newline bool   // the last byte was a line break
 	any     bool
@@ -73,7 +74,7 @@ func runLogs(ctx context.Context, o *logsOptions) error {
 	if err != nil {
 		return err
 	}
-	p := &logPrinter{view: v, w: a.stdout, style: a.style(a.stdout), headers: true, newline: true}
+	p := &logPrinter{view: v, w: a.stdout, style: a.style(a.stdout), cut: r.Status == executor.RunInterrupted, headers: true, newline: true}
 	if isTerminal(a.stdout) {
 		p.clean = &ui.LogWriter{W: a.stdout, Colour: p.style.Colour}
 		p.w = p.clean
@@ -129,9 +130,10 @@ func runLogs(ctx context.Context, o *logsOptions) error {
 	return nil
 }
 
-// running is the attempts that run now.
+// running is the attempts that run now; of an interrupted run, those that were
+// seen last.
 func (v *runView) running(ctx context.Context, r executor.Report) (map[taskRef]int, error) {
-	if ended(r) {
+	if r.Status.Final() {
 		return nil, nil
 	}
 	live, err := v.Live(ctx)
@@ -196,7 +198,11 @@ func (p *logPrinter) whole(ctx context.Context, fn string, t executor.TaskReport
 }
 
 func (p *logPrinter) title(fn string, t executor.TaskReport, attempt int) string {
-	title := p.view.label(taskRef{fn, t.Index}) + " " + t.Status.String()
+	status := t.Status.String()
+	if t.Status == task.Running && p.cut {
+		status = "unfinished"
+	}
+	title := p.view.label(taskRef{fn, t.Index}) + " " + status
 	if t.Attempts > 1 || attempt > 0 {
 		n := attempt
 		if n == 0 {

@@ -100,17 +100,18 @@ func (o *logsOptions) followAll(ctx context.Context, p *logPrinter, functions []
 		if err != nil {
 			return err
 		}
+		over := ended(r)
 		for _, fn := range functions {
 			set := printed[fn]
 			if set == nil {
 				set = &doneSet{}
 				printed[fn] = set
 			}
-			if err := o.followFunction(ctx, p, fn, set, tails, running); err != nil {
+			if err := o.followFunction(ctx, p, fn, set, tails, running, over); err != nil {
 				return err
 			}
 		}
-		if ended(r) {
+		if over {
 			return p.end()
 		}
 		if err := p.pause(ctx); err != nil {
@@ -119,8 +120,9 @@ func (o *logsOptions) followAll(ctx context.Context, p *logPrinter, functions []
 	}
 }
 
-// followFunction prints what is new in the logs of a function.
-func (o *logsOptions) followFunction(ctx context.Context, p *logPrinter, fn string, set *doneSet, tails map[taskRef]*tail, running map[taskRef]int) error {
+// followFunction prints what is new in the logs of a function. over says that
+// nothing follows.
+func (o *logsOptions) followFunction(ctx context.Context, p *logPrinter, fn string, set *doneSet, tails map[taskRef]*tail, running map[taskRef]int, over bool) error {
 	for t := range p.view.Tasks(fn) {
 		ref := taskRef{fn, t.Index}
 		attempt, live := running[ref]
@@ -140,7 +142,7 @@ func (o *logsOptions) followFunction(ctx context.Context, p *logPrinter, fn stri
 			tails[ref] = tl
 		}
 		for ; ; tl.attempt, tl.off = tl.attempt+1, 0 {
-			if err := p.grow(ctx, ref, tl, tl.attempt < attempt || t.Status.Final()); err != nil {
+			if err := p.grow(ctx, ref, tl, over || tl.attempt < attempt || t.Status.Final()); err != nil {
 				return err
 			}
 			if tl.attempt >= attempt {

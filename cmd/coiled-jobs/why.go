@@ -77,7 +77,7 @@ func runWhy(ctx context.Context, o *whyOptions) error {
 		fmt.Fprintf(&b, "its attempts cost %s of their machines\n", ui.Dollars(c))
 	}
 	t, _ := v.Task(ref.fn, ref.index)
-	if t.Status == task.Failed {
+	if t.Status == task.Failed || r.Status == executor.RunInterrupted && !t.Status.Final() {
 		a.whyLog(ctx, &b, v, ref, st)
 	}
 	whyNext(&b, v, ref, t, r, st)
