@@ -158,8 +158,18 @@ func (x *admin) checkNetwork(ctx context.Context) (Check, string) {
 		return Check{Name: "aws network", State: "warn", Detail: noNetwork(x.a.Region)}, ""
 	}
 	zones := map[string]bool{}
+	private := 0
 	for _, s := range out.Subnets {
 		zones[aws.ToString(s.AvailabilityZone)] = true
+		if s.MapPublicIpOnLaunch != nil && !*s.MapPublicIpOnLaunch {
+			private++
+		}
+	}
+	if private > 0 {
+		c := Check{Name: "aws network", State: "warn",
+			Detail: fmt.Sprintf("%d of %d default subnets of %s give machines no public address", private, len(out.Subnets), aws.ToString(out.Subnets[0].VpcId)),
+			Advice: "without a NAT gateway or endpoints for S3 and SQS machines there cannot start: let the subnets give addresses, or name others with hardware.subnet"}
+		return c, aws.ToString(out.Subnets[0].SubnetId)
 	}
 	return Check{Name: "aws network", State: "ok", Detail: fmt.Sprintf("%s with %d zones", aws.ToString(out.Subnets[0].VpcId), len(zones))},
 		aws.ToString(out.Subnets[0].SubnetId)
@@ -174,7 +184,7 @@ func (x *admin) checkPermissions(ctx context.Context, subnet string) []Check {
 		return []Check{failed("aws launch", "fail", err, "")}
 	}
 	launch := &ec2.RunInstancesInput{DryRun: aws.Bool(true), MinCount: aws.Int32(1), MaxCount: aws.Int32(1), ImageId: &img.id, InstanceType: doctorType,
-		TagSpecifications: tagged(tags, types.ResourceTypeInstance, types.ResourceTypeVolume)}
+		TagSpecifications: tagged(tags, types.ResourceTypeInstance, types.ResourceTypeVolume, types.ResourceTypeNetworkInterface)}
 	if subnet != "" {
 		launch.SubnetId = &subnet
 	}

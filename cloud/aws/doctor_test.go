@@ -12,6 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/ec2"
+	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
+
 	"github.com/coiled-jobs/coiled-jobs/internal/motoserver"
 )
 
@@ -52,6 +56,9 @@ func TestDoctor(t *testing.T) {
 				fmt.Fprint(w, `<Response><Errors><Error><Code>UnauthorizedOperation</Code><Message>You are not authorized to perform this operation. User: arn:aws:sts::1:assumed-role/dev/me</Message></Error></Errors><RequestID>r</RequestID></Response>`)
 				return
 			}
+		}
+		if strings.Contains(string(body), "Action=RunInstances") && !strings.Contains(string(body), "ResourceType=network-interface") {
+			t.Error("a machine is tried whose network interface the policies would not allow: it has no tag")
 		}
 		pass.ServeHTTP(w, r)
 	}))
@@ -99,6 +106,22 @@ func TestDoctor(t *testing.T) {
 	}
 	// Its rest works on; and what is not the account's bucket is looked at.
 	refuse = nil
+	cfg, err := regionConfig(ctx, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := ec2.NewFromConfig(cfg)
+	subnets, err := client.DescribeSubnets(ctx, &ec2.DescribeSubnetsInput{Filters: []types.Filter{filter("default-for-az", "true")}})
+	if err == nil {
+		_, err = client.ModifySubnetAttribute(ctx, &ec2.ModifySubnetAttributeInput{SubnetId: subnets.Subnets[0].SubnetId,
+			MapPublicIpOnLaunch: &types.AttributeBooleanValue{Value: aws.Bool(false)}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := checksOf(CheckAccount(ctx, "", ""))["aws network"]; c.State != "warn" || !strings.Contains(c.Detail, "1 of ") || !strings.Contains(c.Detail, "no public address") {
+		t.Errorf("%+v", c)
+	}
 	if c := checksOf(CheckAccount(ctx, "", "s3://none-of-mine"))["aws store"]; c.State != "fail" {
 		t.Errorf("%+v", c)
 	}
