@@ -196,6 +196,9 @@ func (b *browser) look(name string) {
 			}
 		}
 	}
+	// On the smallest screen that WCAG names nothing sticks out either.
+	b.do("resize", chromedp.EmulateViewport(320, 640))
+	b.await(name+" fits", "document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 	b.do("resize", chromedp.EmulateViewport(1280, 900))
 	eval[chromedp.Void](b, `delete document.documentElement.dataset.theme; undefined`)
 }

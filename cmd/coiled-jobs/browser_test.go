@@ -72,6 +72,10 @@ func TestBrowser(t *testing.T) {
 	b.look("task-live")
 	b.do("close it", chromedp.KeyEvent("\x1b"))
 	b.look("run-live")
+	// No task ends for long; what it costs and how the machines are used goes on.
+	const asked = `performance.getEntriesByType("resource").filter((r) => r.name.endsWith("/timeline")).length`
+	before := eval[int](b, `(() => { const now = Date.now; Date.now = () => now() + 60000; return `+asked+`; })()`)
+	b.await("the timeline is asked for again", fmt.Sprintf("%s > %d", asked, before))
 
 	if err := os.WriteFile(filepath.Join(pipelines, "go"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -104,6 +108,11 @@ func TestBrowser(t *testing.T) {
 	b.await("results are shown", `document.querySelector("#results table")?.innerText.includes("twelve")`)
 	b.look("run-failed")
 
+	back := eval[string](b, `location.pathname`)
+	b.open(back + "/tasks/clean/3")
+	b.look("task")
+	b.open(back)
+
 	// Mended, it is retried, and succeeds.
 	if err := os.WriteFile(filepath.Join(pipelines, "mended"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -127,6 +136,8 @@ func TestBrowser(t *testing.T) {
 	b.look("schedules")
 	b.do("open it", chromedp.Click(".schedule h2 a"))
 	b.await("coming ticks are shown", `document.querySelectorAll(".coming li").length === 20`)
+	b.await("by the clock of the schedule, and by the reader's where that is another", `/03:00 CES?T/.test(document.querySelector(".coming li").innerText) &&
+		(document.querySelector(".coming li .here") !== null) === (new Date(document.querySelector(".coming time").dateTime).getHours() !== 3)`)
 	b.look("schedule")
 	b.do("resume", chromedp.Click(`form[action="/schedules/nightly/resume"] button`))
 	b.await("it is not paused", `location.pathname === "/schedules" && !document.querySelector(".schedule .badge.s-skipped")`)

@@ -1,6 +1,7 @@
 // What all pages share: times in the reader's zone, and parts that follow the server.
 
 const clock = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
+const short = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const older = new Intl.DateTimeFormat(undefined, { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 
 /** What the reader's clock shows at a moment. */
@@ -15,7 +16,7 @@ export function localTimes(root) {
       if (t.dataset.wall === wall(at) || t.nextElementSibling?.classList.contains("here")) continue;
       const here = document.createElement("span");
       here.className = "here muted";
-      here.textContent = ` (${clock.format(at)} here)`;
+      here.textContent = ` (${(at.getSeconds() ? clock : short).format(at)} here)`;
       t.after(here);
       continue;
     }

@@ -123,7 +123,9 @@ const timeline = new Timeline($("timeline"), {
   })),
 });
 
+let timeAt = 0;
 async function loadTime() {
+  timeAt = Date.now();
   const answer = await fetch(`${api}/timeline`);
   if (!answer.ok) return;
   const data = await answer.json();
@@ -150,6 +152,7 @@ const renewResults = paced(() => { if (!$("results").contains(document.activeEle
 function renew() {
   const title = $("run-title").dataset;
   if (title.failed !== seenFailed) { seenFailed = title.failed; if (seenFailed !== "0") renewFailures(); else $("failures").hidden = true; }
+  if (live.dataset.open && Date.now() - timeAt > 20000) renewTime(); // time and cost go on also where no task ends for long
   if (title.done !== seenDone) { if (seenDone !== "") { renewTime(); renewResults(); } seenDone = title.done; }
 }
 
