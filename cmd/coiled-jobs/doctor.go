@@ -109,7 +109,7 @@ func (a *app) printChecks(checks []check) error {
 		default:
 			state = st.Red(state)
 		}
-		line := fmt.Sprintf("%s  %-11s  %s", state, c.Name, ui.Clean(c.Detail))
+		line := fmt.Sprintf("%s  %-11s  %s", state, c.Name, ui.Clean(strings.ReplaceAll(c.Detail, "\n", "; ")))
 		if c.Advice != "" {
 			line += "; " + ui.Clean(c.Advice)
 		}
