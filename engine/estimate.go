@@ -128,7 +128,7 @@ func (e *Engine) priceKinds(ctx context.Context, p *spec.Pipeline, fs []*spec.Fu
 	for _, pk := range kinds {
 		k, region := pk.kind, pk.region
 		pk.catalogue = read[slices.Index(regions, region)]
-		request := hardware.RequestOf(k.Hardware)
+		request := requestOf(k.Hardware, p.Limits.VCPUs)
 		if pk.selection, err = hardware.Choose(request, pk.catalogue); err != nil {
 			return nil, usagef("hardware of %s: %v", k.Base, err)
 		}

@@ -45,7 +45,7 @@ func (f *fleetSession) larger(ctx context.Context, p *spec.Pipeline, fn string, 
 	if err != nil {
 		c = hardware.BuiltIn(r.Region) // it knows enough of sizes
 	}
-	s, err := hardware.Choose(hardware.RequestOf(k.Hardware).Larger(c, memory), c)
+	s, err := hardware.Choose(requestOf(k.Hardware, p.Limits.VCPUs).Larger(c, memory), c)
 	if err != nil {
 		return fleet.Kind{}, &cloud.Error{Op: "choose", Resource: "larger machines for " + fn, Kind: cloud.KindInvalid, Err: err}
 	}

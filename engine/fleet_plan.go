@@ -123,21 +123,21 @@ func (e *Engine) quote(ctx context.Context, p *spec.Pipeline, functions []string
 		}
 		if len(k.kind.Hardware.VMTypes) > 0 && e.AWS.Known != nil {
 			// What is known of types that the file names is enough to rent them.
-			if c, err := e.AWS.Known(ctx, k.Region); err == nil && choose(k, c) == nil {
+			if c, err := e.AWS.Known(ctx, k.Region); err == nil && choose(k, c, p.Limits.VCPUs) == nil {
 				return nil
 			}
 		}
 		r := look(k.Region)
 		// What is built in lacks types: another number of CPUs or GPUs than was
 		// asked for may be many times as dear as what there is.
-		if r.now != nil && choose(k, r.now) == nil && (k.exact || !r.builtIn) {
+		if r.now != nil && choose(k, r.now, p.Limits.VCPUs) == nil && (k.exact || !r.builtIn) {
 			return nil
 		}
 		c, err := r.full()
 		if err != nil {
 			return err
 		}
-		return choose(k, c)
+		return choose(k, c, p.Limits.VCPUs)
 	})
 	return q, err
 }
@@ -195,9 +195,17 @@ func (e *Engine) catalogues(ctx context.Context) func(region string) regional {
 	}
 }
 
+// requestOf is what machines for some hardware must have, in a run whose machines
+// may have so many CPUs together (limits.vcpus; 0: any number).
+func requestOf(h spec.Hardware, vcpus int) hardware.Request {
+	r := hardware.RequestOf(h)
+	r.Limit = vcpus
+	return r
+}
+
 // choose finds the instance types of a kind in a catalogue.
-func choose(k *QuoteKind, c *hardware.Catalogue) error {
-	s, err := hardware.Choose(hardware.RequestOf(k.kind.Hardware), c)
+func choose(k *QuoteKind, c *hardware.Catalogue, vcpus int) error {
+	s, err := hardware.Choose(requestOf(k.kind.Hardware, vcpus), c)
 	if err != nil {
 		return usagef("hardware of %s: %v", k.kind.Base, err)
 	}

@@ -57,6 +57,7 @@ func TestMostMachines(t *testing.T) {
 		{"functions:\n  f: {command: [x], map: {items: '${{ needs.g.result }}'}, needs: g, concurrency: 5}\n  g: {command: [x]}", 5},
 		{"functions:\n  f: {command: [x], map: {items: '${{ needs.g.result }}'}, needs: g}\n  g: {command: [x]}", 500},
 		{"limits: {vcpus: 33}\nfunctions:\n  f: {command: [x], map: {range: 100}, hardware: {cpu: 8}}", 4},
+		{"limits: {vcpus: 16}\nfunctions:\n  f: {command: [x], map: {range: 100}, hardware: {memory: 256 GiB}}", 2},
 		{"limits: {machines: 3}\nfunctions:\n  f: {command: [x], map: {range: 100}}", 3},
 	} {
 		e := newCloud(t).engine()

@@ -96,6 +96,7 @@ func Choose(r Request, c *Catalogue) (*Selection, error) {
 func (s *Selection) named(c *Catalogue) (*Selection, error) {
 	r := s.Request
 	var fit []*Offer
+	var large *Offer // a type that limits.vcpus forbids
 	for _, name := range r.Types {
 		o := c.Offer(name)
 		switch {
@@ -105,12 +106,17 @@ func (s *Selection) named(c *Catalogue) (*Selection, error) {
 			return nil, fmt.Errorf("vm_type %s: nothing is known about the types of %s", name, c.Region)
 		case r.Arch != "" && o.Arch != r.Arch:
 			return nil, fmt.Errorf("vm_type %s is %s, not %s: leave out arm, or name another type", name, o.Arch, r.Arch)
+		case r.Limit > 0 && o.VCPUs > r.Limit:
+			large = o
 		case len(fit) > 0 && fit[0].Arch != o.Arch:
 			return nil, fmt.Errorf("vm_type names types of two architectures, %s (%s) and %s (%s): a run's software is built for one",
 				fit[0].Name, fit[0].Arch, name, o.Arch)
 		case !slices.Contains(fit, o):
 			fit = append(fit, o)
 		}
+	}
+	if len(fit) == 0 && large != nil {
+		return nil, fmt.Errorf("vm_type %s has %d vCPUs, more than limits.vcpus of %d allows", large.Name, large.VCPUs, r.Limit)
 	}
 	slices.SortStableFunc(fit, func(a, b *Offer) int { return better(a, b, rankPrice(r, a), rankPrice(r, b)) })
 	for _, o := range fit {

@@ -112,6 +112,46 @@ func TestChooseSpotByItsPrice(t *testing.T) {
 	}
 }
 
+// A limit on the CPUs of all machines leaves out what would never fit: no launch
+// that may give such a machine would be made.
+func TestChooseWithinALimitOfCPUs(t *testing.T) {
+	t.Parallel()
+	c := catalogue(t)
+	for _, x := range []struct {
+		h     spec.Hardware
+		limit int
+		most  int // CPUs of any choice
+		err   string
+	}{
+		{spec.Hardware{Memory: about(256 * giB)}, 0, 64, ""},
+		{spec.Hardware{Memory: about(256 * giB)}, 40, 32, ""},
+		{spec.Hardware{Memory: about(256 * giB)}, 8, 8, ""},
+		{spec.Hardware{CPU: [2]float64{4, 4}}, 2, 0, "no instance type of us-east-1 has 4 CPUs, x86_64, within limits.vcpus of 2"},
+		{spec.Hardware{VMTypes: []string{"m6i.xlarge"}}, 2, 0, "vm_type m6i.xlarge has 4 vCPUs, more than limits.vcpus of 2 allows"},
+		{spec.Hardware{VMTypes: []string{"m6i.xlarge", "m6i.2xlarge"}}, 4, 4, ""},
+	} {
+		r := RequestOf(x.h)
+		r.Market, r.Limit = OnDemand, x.limit
+		s, err := Choose(r, c)
+		if x.err != "" {
+			if err == nil || !strings.Contains(err.Error(), x.err) {
+				t.Errorf("%+v: %v, want %q", x, err, x.err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		most := 0
+		for _, ch := range s.Choices {
+			most = max(most, ch.VCPUs)
+		}
+		if most != x.most {
+			t.Errorf("%s: up to %d CPUs, want %d", r, most, x.most)
+		}
+	}
+}
+
 func TestChooseErrors(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

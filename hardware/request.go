@@ -21,6 +21,9 @@ type Request struct {
 	Model  string // of the GPUs, as people write it; "": any of NVIDIA
 	Arch   string // x86_64 or arm64; "": whatever Types have
 	Market string // on-demand, spot, spot_with_fallback: by which price to rank
+	// Limit is the CPUs that all machines may have together (limits.vcpus); 0:
+	// any number.
+	Limit int
 }
 
 // RequestOf is what a function's hardware asks for. What says nothing asks for
@@ -108,6 +111,9 @@ func (r Request) String() string {
 	}
 	if r.Arch != "" {
 		parts = append(parts, r.Arch)
+	}
+	if r.Limit > 0 {
+		parts = append(parts, fmt.Sprintf("within limits.vcpus of %d", r.Limit))
 	}
 	return strings.Join(parts, ", ")
 }

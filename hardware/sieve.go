@@ -93,6 +93,8 @@ func (e *sieve) reject(o *Offer) string {
 		return "has too few CPUs"
 	case e.cpu[1] > 0 && float64(o.VCPUs) > e.cpu[1]:
 		return "has more CPUs"
+	case e.r.Limit > 0 && o.VCPUs > e.r.Limit:
+		return "has more CPUs than limits.vcpus allows"
 	case o.MemoryMiB<<20 < e.r.Memory[0]:
 		return "has too little memory"
 	case e.r.Memory[1] > 0 && o.MemoryMiB<<20 > e.r.Memory[1]:
