@@ -233,6 +233,11 @@ func TestClosedPipe(t *testing.T) {
 	if code != 0 || errs.Len() != 0 {
 		t.Errorf("exit %d: %s", code, errs.String())
 	}
+	// But what was asked is answered.
+	bad := strings.NewReader("name: x\n")
+	if code := run(context.Background(), []string{"validate", "-"}, bad, brokenPipe{}, &errs, nil); code != 2 || errs.Len() != 0 {
+		t.Errorf("validate: exit %d: %s", code, errs.String())
+	}
 }
 
 type brokenPipe struct{}

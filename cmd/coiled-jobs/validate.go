@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -51,11 +52,14 @@ type problemJSON struct {
 func runValidate(_ context.Context, o *validateOptions) error {
 	a := o.app
 	bad := 0
+	var failed error // the first problem with printing; the files are judged all the same
 	all := []problemJSON{}
 	for _, file := range o.files {
 		src, err := readPipeline(a.stdin, file)
-		if err != nil {
-			return usagef("%v", err)
+		if err != nil { // the others are judged all the same
+			fmt.Fprintln(a.messages, message(err))
+			bad++
+			continue
 		}
 		name := file
 		if file == "-" {
@@ -68,8 +72,8 @@ func runValidate(_ context.Context, o *validateOptions) error {
 		for _, p := range problems {
 			if o.json {
 				all = append(all, problemJSON{p.Pos.File, p.Pos.Line, p.Pos.Col, p.Message, p.Warning})
-			} else if _, err := fmt.Fprintln(a.stdout, problemLine(p)); err != nil {
-				return err
+			} else if failed == nil {
+				_, failed = fmt.Fprintln(a.stdout, problemLine(p))
 			}
 		}
 		if problems.Err() == nil && !o.json {
@@ -77,14 +81,12 @@ func runValidate(_ context.Context, o *validateOptions) error {
 		}
 	}
 	if o.json {
-		if err := a.printJSON(all); err != nil {
-			return err
-		}
+		failed = a.printJSON(all)
 	}
-	if bad > 0 {
-		return &exitError{code: exitUsage}
+	if bad > 0 && (failed == nil || errors.Is(failed, syscall.EPIPE)) {
+		return &exitError{code: exitUsage} // also if who reads has seen enough
 	}
-	return nil
+	return failed
 }
 
 // maxFile bounds what is read: longer files are refused by their length.
