@@ -23,9 +23,9 @@ type Config struct {
 	// it; one with a method Leave() is left.
 	JoinQueue func(ctx context.Context, url string) (cloud.Queue, error)
 	Host      Host
-	// Secrets finds the value behind a reference ("ssm:/name"). nil: there are
-	// none to be had.
-	Secrets func(ctx context.Context, ref string) (string, error)
+	// Secrets finds the values behind references ("ssm:/name"), by the variables
+	// that they become. nil: there are none to be had.
+	Secrets func(ctx context.Context, refs map[string]string) (map[string]string, error)
 	// Prepare makes the machine ready for the tasks of a run; nil: with packages
 	// bundle and software. It may be called again after it was interrupted.
 	Prepare func(ctx context.Context, j *Job) (*Prepared, error)

@@ -143,7 +143,13 @@ func TestRealTasks(t *testing.T) {
 		over <- Run(ctx, Config{Run: "r1", Kind: "k", Store: store, Host: host, Dir: home, Exe: exe, Log: tail.Bytes,
 			Environ: []string{"PATH=" + os.Getenv("PATH")}, Logger: slog.New(slog.NewTextHandler(tail, nil)),
 			JoinQueue: func(_ context.Context, url string) (cloud.Queue, error) { return queues[url], nil },
-			Secrets:   func(_ context.Context, ref string) (string, error) { return "value of " + ref, nil }})
+			Secrets: func(_ context.Context, refs map[string]string) (map[string]string, error) {
+				values := map[string]string{}
+				for name, ref := range refs {
+					values[name] = "value of " + ref
+				}
+				return values, nil
+			}})
 	}()
 
 	by := map[string]task.Outcome{}

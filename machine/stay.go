@@ -282,30 +282,6 @@ func (st *stay) cacheOn() bool {
 	return false
 }
 
-// resolve finds the values of references by the variable that they become.
-func (m *machine) resolve(ctx context.Context, what string, refs map[string]string) (map[string]string, error) {
-	values := map[string]string{}
-	for name, ref := range refs {
-		if m.cfg.Secrets == nil {
-			return nil, &SetupError{fmt.Errorf("%s.%s: %s cannot be looked up here", what, name, ref)}
-		}
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-		err := again(ctx, func(ctx context.Context) error {
-			v, err := m.cfg.Secrets(ctx, ref)
-			values[name] = v
-			if k := cloud.KindOf(err); k == cloud.KindDenied || k == cloud.KindOther && err != nil {
-				err = &cloud.Error{Op: "read", Resource: ref, Kind: cloud.KindInvalid, Err: err}
-			}
-			return err
-		})
-		cancel()
-		if err != nil {
-			return nil, &SetupError{fmt.Errorf("%s.%s: %w", what, name, err)}
-		}
-	}
-	return values, nil
-}
-
 // stopped says whether no further task of a function may start.
 func (st *stay) stopped(fn string) bool {
 	st.mu.Lock()

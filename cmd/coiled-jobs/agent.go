@@ -126,12 +126,12 @@ func runAgent(ctx context.Context, o *agentOptions, stderr io.Writer) error {
 			}
 			return q, nil
 		},
-		Secrets: func(ctx context.Context, ref string) (string, error) {
+		Secrets: func(ctx context.Context, refs map[string]string) (map[string]string, error) {
 			s, err := secrets()
 			if err != nil {
-				return "", err
+				return nil, err
 			}
-			return s.Resolve(ctx, ref)
+			return s.ResolveAll(ctx, refs)
 		},
 	})
 }
