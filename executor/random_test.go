@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -192,7 +194,21 @@ func TestRetryEndsAsAnUndisturbedRun(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(1000) {
 		rng := rand.New(rand.NewPCG(seed, 5))
-		p, tasks := randomPipeline(t, rng)
+		yaml, tasks := randomYAML(rng, 6, 2, 0)
+		last := "f" + strconv.Itoa(strings.Count(yaml, "  command: [x]")-1)
+		yaml += fmt.Sprintf("  asks: {command: [x], needs: [f0, %s], if: success()}\n", last) +
+			fmt.Sprintf("  later: {command: [x], needs: [%s], map: {items: '${{ needs.%[1]s.status }}'}, max_failures: %d}\n", last, rng.IntN(2)) +
+			"  streams: {command: [x], map: {from: later}}\n  end: {command: [x], map: {from: streams}, needs: [asks]}\n"
+		p := bind(t, yaml)
+		decide := func(fn string, s *State) *event {
+			switch f := s.byName[fn]; {
+			case fn == "later": // its tasks are known only now
+				return &event{Tasks: 3}
+			case fn == "asks" && slices.ContainsFunc(f.needs, func(n *function) bool { return !n.ok() }):
+				return &event{Skip: true, Tasks: 1}
+			}
+			return nil
+		}
 		// where: leaves out some tasks behind from:, always the same.
 		healthy := func(fn string, _ cloud.Range, i int) task.Outcome {
 			if f := p.Function(fn); f.Map != nil && f.Map.From != "" && (int(seed)+i)%4 == 0 {
@@ -201,11 +217,12 @@ func TestRetryEndsAsAnUndisturbedRun(t *testing.T) {
 			return task.Outcome{Status: task.Succeeded}
 		}
 		quiet := newSim(t, p, tasks, healthy)
+		quiet.decide = decide
 		quiet.begin()
 		quiet.finish()
 
 		m := newSim(t, p, tasks, nil)
-		m.rng = rng
+		m.rng, m.decide = rng, decide
 		again := []*event(nil)
 		for round := range 6 {
 			m.run = func(fn string, r cloud.Range, i int) task.Outcome {

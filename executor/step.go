@@ -432,8 +432,8 @@ func (s *State) mayPrepare(f *function) []action {
 			}
 		}
 	}
-	if f.from != nil && !f.planned {
-		f.plan(f.from.n)
+	if f.from != nil && (!f.planned || f.n != f.from.n) {
+		f.plan(f.from.n) // once more, if the upstream function was skipped before its tasks were known
 	}
 	if len(bad) > 0 {
 		return s.closeAs(f, task.Skipped, strings.Join(bad, ", "))
