@@ -216,7 +216,7 @@ func (c *fakeCloud) boot(i cloudtest.Instance) {
 		err := machine.Run(ctx, machine.Config{
 			Run: arg("--run"), Kind: arg("--kind"), Store: c.store, Dir: dir, Host: host, Environ: c.env,
 			JoinQueue: func(_ context.Context, url string) (cloud.Queue, error) { return c.join(url) },
-			Secrets:   c.secret, Logger: slog.New(slog.NewTextHandler(c.t.Output(), nil)).With("machine", i.ID),
+			Secrets:   c.secretsOf, Logger: slog.New(slog.NewTextHandler(c.t.Output(), nil)).With("machine", i.ID),
 		})
 		if err != nil && ctx.Err() == nil {
 			c.t.Logf("machine %s: %v", i.ID, err)
@@ -263,6 +263,19 @@ func (c *fakeCloud) secret(_ context.Context, ref string) (string, error) {
 		return "", &cloud.Error{Op: "read", Resource: ref, Kind: cloud.KindNotFound}
 	}
 	return v, nil
+}
+
+// secretsOf is secret for all that a machine needs, by variable.
+func (c *fakeCloud) secretsOf(ctx context.Context, refs map[string]string) (map[string]string, error) {
+	values := map[string]string{}
+	for name, ref := range refs {
+		v, err := c.secret(ctx, ref)
+		if err != nil {
+			return nil, err
+		}
+		values[name] = v
+	}
+	return values, nil
 }
 
 // fakeHost is the computer of a machine.
