@@ -86,6 +86,14 @@ func (e *Engine) Estimate(ctx context.Context, p *Planned, o EstimateOptions, r 
 		r.Warnings = append(r.Warnings, fmt.Sprintf("the machines may cost up to $%.2f and the run stops at $%.2f, so it %s; limits.cost or --max-cost changes that",
 			most.Rented(), r.Limit, how))
 	}
+	if d := p.Pipeline.Limits.Duration.Seconds(); d > 0 && total.MaxSeconds > d {
+		how := "may stop before its end"
+		if total.Seconds > d {
+			how = "will probably stop before its end"
+		}
+		r.Warnings = append(r.Warnings, fmt.Sprintf("the run may take up to %s and stops after %s, so it %s; limits.duration changes that",
+			shortDuration(time.Duration(total.MaxSeconds)*time.Second), shortDuration(p.Pipeline.Limits.Duration), how))
+	}
 	if p.quote == nil || !p.quote.quotas { // else they were told already
 		r.Warnings = append(r.Warnings, e.planQuotas(ctx, kinds)...)
 	}

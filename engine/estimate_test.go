@@ -317,3 +317,24 @@ func TestStoreApart(t *testing.T) {
 		}
 	}
 }
+
+// A plan says whether the run would come to its end within the limits.
+func TestPlanComparesWithLimits(t *testing.T) {
+	t.Parallel()
+	for limits, want := range map[string]string{
+		"{duration: 2h}":            "",
+		"{duration: 90m}":           "the run may take up to 1h42m30s and stops after 1h30m, so it may stop before its end; limits.duration changes that",
+		"{duration: 10m}":           "the run may take up to 1h42m30s and stops after 10m, so it will probably stop before its end; limits.duration changes that",
+		"{cost: 0.1}":               "the machines may cost up to $0.34 and the run stops at $0.10, so it may stop before its end; limits.cost or --max-cost changes that",
+		"{cost: 0.1, vcpus: 4}":     "the machines may cost up to $0.34 and the run stops at $0.10, so it may stop before its end; limits.cost or --max-cost changes that",
+		"{cost: none, machines: 1}": "",
+	} {
+		file := write(t, "pipeline.yaml", "name: p\ncloud: aws\nlimits: "+limits+"\nfunctions:\n  f: {command: [x], expect: 50m, hardware: {vm_type: m6i.xlarge}}\n")
+		e := priced(t)
+		e.AWS.Quota = nil
+		r := estimated(t, e, EstimateOptions{ApplyOptions: ApplyOptions{File: file}, Assume: time.Minute})
+		if got := strings.Join(r.Warnings, "\n"); got != want {
+			t.Errorf("%s: %q, want %q", limits, got, want)
+		}
+	}
+}
