@@ -39,8 +39,8 @@ func readFile(file string) ([]byte, error) {
 	if info, err := f.Stat(); err == nil && info.IsDir() {
 		return nil, fmt.Errorf("pipeline file %s: it is a folder, not a file", file)
 	}
-	// One byte more than is allowed is enough to say that it is too long.
-	src, err := io.ReadAll(io.LimitReader(f, maxSource+int64(len(utf8BOM))+1))
+	// More than is allowed, to say how long it is, but not without an end.
+	src, err := io.ReadAll(io.LimitReader(f, 64<<20))
 	if err != nil {
 		return nil, fmt.Errorf("pipeline file %s: read: %w", file, err)
 	}

@@ -253,7 +253,7 @@ func TestLoad(t *testing.T) {
 	if err := os.WriteFile(huge, make([]byte, 3<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Load(huge); err == nil || !strings.Contains(err.Error(), "at most 1 MiB") {
+	if _, err := Load(huge); err == nil || !strings.Contains(err.Error(), "the file has 3 MiB, a pipeline file at most 1 MiB") {
 		t.Errorf("got %v", err)
 	}
 }
