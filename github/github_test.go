@@ -112,6 +112,20 @@ func TestSummaryIsHarmless(t *testing.T) {
 	}
 }
 
+func TestLine(t *testing.T) {
+	t.Parallel()
+	for want, r := range map[string]executor.Report{
+		"1 task, 1.5s": {Seconds: 1.5, Functions: []executor.FunctionReport{{Tasks: 1}}},
+		"1,200 tasks, 3 failed, 5 from the cache, 1m0s, $0.0042 on 1 machine": {Seconds: 60, CostUSD: 0.0042, Machines: 1,
+			Functions: []executor.FunctionReport{{Tasks: 1000, Failed: 3, Cached: 5}, {Tasks: 200}}},
+		"2 tasks, 1s, $2.50 on 33 machines": {Seconds: 1, CostUSD: 2.5, Machines: 33, Functions: []executor.FunctionReport{{Tasks: 2}}},
+	} {
+		if got := (&Run{Report: r}).Line(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 func TestAnnotations(t *testing.T) {
 	t.Parallel()
 	list := hostile(2).Annotations()

@@ -10,6 +10,7 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/failures"
 	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/ui"
 )
 
 // MaxSummary is how many bytes the summary of a step may have.
@@ -53,7 +54,7 @@ func (r *Run) Summary(max int) string {
 			for _, g := range r.Groups[i:] {
 				rest += g.Count
 			}
-			fmt.Fprintf(&b, "\n%d more failures of %d kinds do not fit here: `coiled-jobs logs %s --failed`\n", rest, len(r.Groups)-i, rep.Run)
+			fmt.Fprintf(&b, "\n%s of %s do not fit here: `coiled-jobs logs %s --failed`\n", ui.Plural(rest, "more failure"), ui.Plural(len(r.Groups)-i, "kind"), rep.Run)
 			break
 		}
 		b.WriteString(text)
@@ -69,10 +70,7 @@ func (r *Run) Line() string {
 	for _, f := range rep.Functions {
 		tasks, failed, cached = tasks+f.Tasks, failed+f.Failed, cached+f.Cached
 	}
-	line := fmt.Sprintf("%d tasks", tasks)
-	if tasks == 1 {
-		line = "1 task"
-	}
+	line := ui.Plural(tasks, "task")
 	if failed > 0 {
 		line += fmt.Sprintf(", %d failed", failed)
 	}
@@ -81,7 +79,7 @@ func (r *Run) Line() string {
 	}
 	line += ", " + time.Duration(rep.Seconds*float64(time.Second)).Round(time.Second/10).String()
 	if rep.CostUSD > 0 {
-		line += fmt.Sprintf(", $%.2f on %d machines", rep.CostUSD, rep.Machines)
+		line += ", " + ui.Dollars(rep.CostUSD) + " on " + ui.Plural(rep.Machines, "machine")
 	}
 	return line
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/cloud/aws"
 	"github.com/coiled-jobs/coiled-jobs/cloud/local"
 	"github.com/coiled-jobs/coiled-jobs/engine"
+	"github.com/coiled-jobs/coiled-jobs/ui"
 )
 
 // regionsOf is where to look: the region that was named, or the configured one
@@ -192,7 +193,7 @@ func (o *gcOptions) gcPools(ctx context.Context, store cloud.Store, region strin
 	if removed == 0 {
 		return nil, nil
 	}
-	return []string{fmt.Sprintf("removed the notes of %d machines that are gone", removed)}, nil
+	return []string{"removed the notes of " + ui.Plural(removed, "machine") + " that are gone"}, nil
 }
 
 // leftoverLine is a leftover for people.
