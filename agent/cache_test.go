@@ -36,7 +36,8 @@ func TestOutputs(t *testing.T) {
 		{"changed folder", "echo new > olddir/y", "[olddir]", 0, "", "olddir/x=x olddir/y=new"},
 		{"escape", "true", "['${{ \"../x\" }}']", task.CauseSetup, "not below the working directory", ""},
 		{"absolute", "true", "['${{ \"/etc/passwd\" }}']", task.CauseSetup, "not below the working directory", ""},
-		{"link out", "rm -f l; ln -s /etc/passwd l", "[l]", task.CauseOutput, "escapes", ""},
+		{"link out", "rm -f l; ln -s /etc/passwd l", "[l]", task.CauseOutput, "escapes from the working directory through a link", ""},
+		{"a pattern", "touch a.x", "['*.x']", task.CauseOutput, "outputs are no patterns", ""},
 		{"uri", "true", "[\"s3://b/k\"]", task.CauseSetup, "no access to S3", ""},
 		{"spaces", "echo hi > 'a b'", "[\"a b\"]", 0, "", "a b=hi"},
 	}

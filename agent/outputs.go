@@ -156,11 +156,8 @@ func (a *Agent) keepOutputs(ctx context.Context, j *job) ([]task.Output, error) 
 			continue
 		}
 		info, err := root.Stat(p)
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("output %q does not exist although the task succeeded", p)
-		}
 		if err != nil {
-			return nil, fmt.Errorf("output %q: %w", p, err)
+			return nil, a.noOutput(p, err)
 		}
 		if now := stateOf(filepath.Join(a.run.Dir, p)); now == j.before[i] {
 			return nil, fmt.Errorf("output %q was there before and the task did not write it", p)
@@ -184,6 +181,19 @@ func (a *Agent) keepOutputs(ctx context.Context, j *job) ([]task.Output, error) 
 		}
 	}
 	return all, nil
+}
+
+// noOutput says why there is no output at p.
+func (a *Agent) noOutput(p string, err error) error {
+	switch _, outside := os.Stat(filepath.Join(a.run.Dir, p)); {
+	case errors.Is(err, fs.ErrNotExist) && strings.ContainsAny(p, "*?["):
+		return fmt.Errorf("output %q does not exist although the task succeeded (outputs are no patterns: name the files, or their folder)", p)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("output %q does not exist although the task succeeded", p)
+	case outside == nil:
+		return fmt.Errorf("output %q escapes from the working directory through a link: outputs must be files below it", p)
+	}
+	return fmt.Errorf("output %q: %w", p, err)
 }
 
 func (a *Agent) keepFile(ctx context.Context, root *os.Root, j *job, name string) (o task.Output, err error) {
