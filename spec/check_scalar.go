@@ -75,7 +75,7 @@ func (d *decoder) checkScalar(f *field, n *node, s *shape) {
 			why = w
 		}
 	case kindGPU:
-		v = readGPU(n)
+		v, why = readGPU(n)
 	case kindPython:
 		v, why = readTarget(n.text)
 	case kindTemplate:
@@ -188,23 +188,26 @@ func (d *decoder) readShare(n *node) (any, string) {
 	return Share{N: v.(int)}, ""
 }
 
-func readGPU(n *node) any {
-	switch v, _ := readBool(n); v {
-	case true:
-		return gpuValue{count: 1, model: "T4"}
-	case false:
-		return gpuValue{}
+func readGPU(n *node) (any, string) {
+	v, why := readBool(n)
+	switch {
+	case v == true:
+		return gpuValue{count: 1, model: "T4"}, ""
+	case v == false:
+		return gpuValue{}, ""
+	case why != "":
+		return nil, why // no model is called yes
 	}
 	if i, err := strconv.Atoi(n.text); err == nil {
 		if i < 0 || i > 64 {
-			return nil
+			return nil, ""
 		}
-		return gpuValue{count: i}
+		return gpuValue{count: i}, ""
 	}
 	if first := []rune(n.text + " ")[0]; !unicode.IsLetter(first) {
-		return nil
+		return nil, ""
 	}
-	return gpuValue{count: 1, model: n.text}
+	return gpuValue{count: 1, model: n.text}, ""
 }
 
 // readTarget reads module:function or path/file.py:function.
