@@ -43,7 +43,7 @@ func TestScanWithoutGit(t *testing.T) {
 		"a.log":      "", "keep.log": "", "d/b.log": "", "top": "", "d/top": "", "sub/only": "", "d/sub/only": "",
 		"deep/x1": "", "q/deep/x2": "", "q/deep/x22": "", "folder/x": "", "d/folder": "", "a.txt": "", "c.txt": "", "#odd": "", "trailing": "",
 		"n/.gitignore": "*.py\n!/good.py\n", "n/bad.py": "", "n/good.py": "", "n/m/good.py": "",
-		"main.py": "", ".ipynb_checkpoints/x": "", "cache/CACHEDIR.TAG": "Signature: 8a477f597d28d172789f06886806bc55", "cache/x": "",
+		"main.py": "", ".ipynb_checkpoints/x": "", "out/.coiled-jobs-123": "", "cache/CACHEDIR.TAG": "Signature: 8a477f597d28d172789f06886806bc55", "cache/x": "",
 		"conda/conda-meta/history": "", "conda/x": "",
 	}
 	plain := t.TempDir()

@@ -22,6 +22,7 @@ var junkNames = newNames(
 	".tox", ".nox", ".eggs", "*.egg-info", ".pixi", ".conda", "__pypackages__",
 	"node_modules", ".npm", ".yarn", ".terraform", ".gradle", ".cache", ".dvc", ".direnv",
 	".DS_Store", "Thumbs.db", "*.swp", "*~", ".coverage",
+	".coiled-jobs-*", // an output that was being brought back
 )
 
 // junk is the first element of a path that is rubbish by its name; -1 if none.

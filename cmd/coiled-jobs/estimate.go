@@ -56,6 +56,9 @@ func (a *app) printEstimate(r planner.Report) error {
 	}
 	if t := r.Travels; t != nil {
 		fmt.Fprintf(&b, "sent along: %s of the folder, %s\n", ui.Plural(t.Files, "file"), ui.Bytes(t.Bytes))
+		if len(t.Software) == 0 {
+			b.WriteString("installed: nothing\n")
+		}
 		for _, line := range t.Software {
 			b.WriteString("installed: " + ui.Clean(line) + "\n")
 		}
