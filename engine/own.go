@@ -23,6 +23,12 @@ func (e *Engine) OwnRegions() ([]string, error) {
 	return regions, nil
 }
 
+// Owns says whether a run is one of the caller's own.
+func (e *Engine) Owns(run string) (bool, error) {
+	own, err := e.own()
+	return slices.ContainsFunc(own, func(p pointer) bool { return p.Run == run }), err
+}
+
 // OwnStore opens the store of a run of the caller's; nil if the run is none.
 func (e *Engine) OwnStore(run string) (cloud.Store, error) {
 	own, err := e.own()

@@ -20,6 +20,7 @@ type app struct {
 	stdout, stderr io.Writer
 	environ        []string
 	storeFlag      string
+	hinted         string // how commands begin that people are told to type; "": by the program's name
 
 	// messages is standard error behind a lock; while a live view is drawn,
 	// lines written to it appear above the view.

@@ -287,7 +287,7 @@ func (a *app) detached(h *engine.Handle, json bool) error {
 		fmt.Fprintf(a.messages, "run %s: %s\n", h.Run, r.Status)
 	} else {
 		fmt.Fprintf(a.messages, "run %s goes on in the background; look: %s status %s, wait: %s wait %s\n",
-			h.Run, program, h.Run, program, h.Run)
+			h.Run, a.command(), h.Run, a.command(), h.Run)
 	}
 	if json {
 		if r.Run == "" {

@@ -67,7 +67,7 @@ func runCancel(ctx context.Context, o *cancelOptions) error {
 	case r.Status == executor.RunCancelled:
 		t := ui.Sum(r)
 		fmt.Fprintf(a.messages, "run %s is cancelled; %s of %s had ended before; run the rest with: %s retry %s\n",
-			v.run, ui.Count(t.Done-cancelledTasks(r)), ui.Plural(t.Tasks, "task"), program, v.run)
+			v.run, ui.Count(t.Done-cancelledTasks(r)), ui.Plural(t.Tasks, "task"), v.command, v.run)
 	case r.Status.Final():
 		fmt.Fprintf(a.messages, "run %s ended by itself: %s\n", v.run, r.Status)
 	default:

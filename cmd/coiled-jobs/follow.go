@@ -199,7 +199,7 @@ func (a *app) attend(ctx context.Context, e *engine.Engine, h *engine.Handle, w 
 	var signal *signalError
 	if err != nil {
 		if errors.As(context.Cause(ctx), &signal) && !out.report.Status.Final() {
-			fmt.Fprintf(a.messages, "%s: run %s goes on; end it with: %s cancel %s\n", program, h.Run, program, h.Run)
+			fmt.Fprintf(a.messages, "%s: run %s goes on; end it with: %s cancel %s\n", program, h.Run, a.command(), h.Run)
 			return &exitError{code: exitCancelled}
 		}
 		return err
@@ -233,7 +233,7 @@ func (a *app) attend(ctx context.Context, e *engine.Engine, h *engine.Handle, w 
 }
 
 func (a *app) summary(r executor.Report, g *failures.Grouper, outputs []string) *ui.Summary {
-	return &ui.Summary{Report: r, Groups: g.Groups(), Grouped: g.Total(), Local: true, Outputs: outputs, Program: program,
+	return &ui.Summary{Report: r, Groups: g.Groups(), Grouped: g.Total(), Local: true, Outputs: outputs, Program: a.command(),
 		Width: width(a.stderr)}
 }
 

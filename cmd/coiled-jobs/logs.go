@@ -171,7 +171,7 @@ func (o *logsOptions) one(ctx context.Context, p *logPrinter, r executor.Report,
 		if t.Cached {
 			why = v.label(ref) + " has not run here: an earlier result was used"
 		}
-		fmt.Fprintf(o.app.messages, "%s; %s why %s %s says more\n", why, program, v.run, v.label(ref))
+		fmt.Fprintf(o.app.messages, "%s; %s why %s %s says more\n", why, v.command, v.run, v.label(ref))
 		return nil
 	}
 	return p.whole(ctx, ref.fn, t, o.attempt)

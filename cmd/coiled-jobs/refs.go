@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -99,15 +100,33 @@ func (a *app) findRun(ctx context.Context, ref string) (e *engine.Engine, run st
 	if e, err = a.reader(ctx); err != nil {
 		return nil, "", err
 	}
-	run, e.Store, err = e.Find(ctx, ref)
+	if run, e.Store, err = e.Find(ctx, ref); err != nil {
+		return e, run, err
+	}
+	own, err := e.Owns(run)
+	if !own && a.storeFlag != "" { // without it the run would not be found
+		a.hinted = program + " --store " + shellWord(a.storeFlag)
+	}
 	return e, run, err
+}
+
+// command is how the commands begin that people are told to type.
+func (a *app) command() string { return cmp.Or(a.hinted, program) }
+
+// shellWord is a text as one word of a shell.
+func shellWord(s string) string {
+	if s != "" && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/:._-+@%,") == "" {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // runView is a run that was looked up, opened for reading.
 type runView struct {
 	*executor.View
-	engine *engine.Engine
-	run    string
+	engine  *engine.Engine
+	run     string
+	command string // how commands about it begin
 }
 
 // openRun looks up RUN and opens it for reading.
@@ -120,7 +139,7 @@ func (a *app) openRun(ctx context.Context, ref string) (*runView, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &runView{View: v, engine: e, run: run}, nil
+	return &runView{View: v, engine: e, run: run, command: a.command()}, nil
 }
 
 // openReport is openRun with the state that the run is in.
@@ -185,7 +204,7 @@ func (v *runView) resolve(r executor.Report, text string) (ref taskRef, all bool
 	}
 	switch {
 	case n == 0 && v.over(r, ref.fn):
-		return ref, false, usagef("%s has no tasks; %s why %s %s says more", ref.fn, program, v.run, ref.fn)
+		return ref, false, usagef("%s has no tasks; %s why %s %s says more", ref.fn, v.command, v.run, ref.fn)
 	case n == 0:
 		return ref, false, usagef("the tasks of %s are not known yet", ref.fn)
 	case n == 1:

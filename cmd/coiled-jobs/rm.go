@@ -50,7 +50,7 @@ func runRm(ctx context.Context, o *rmOptions) error {
 	for _, f := range runs {
 		if err := f.engine.Remove(ctx, f.run); err != nil {
 			if cloud.KindOf(err) == cloud.KindConflict {
-				return usagef("run %s is live: end it first with: %s cancel %s", f.run, program, f.run)
+				return usagef("run %s is live: end it first with: %s cancel %s", f.run, o.app.command(), f.run)
 			}
 			return err
 		}

@@ -62,7 +62,7 @@ func (a *app) watchSignals(ctx context.Context) (context.Context, func()) {
 				}
 				seen[sig] = time.Now()
 				if run := a.leaving.Load(); sig == syscall.SIGTERM && a.leaveOnTerm.Load() && run != nil {
-					a.quit(exitCannot, fmt.Sprintf("left run %s as it is; go on with: %s resume %s", *run, program, *run))
+					a.quit(exitCannot, fmt.Sprintf("left run %s as it is; go on with: %s resume %s", *run, a.command(), *run))
 				}
 				cancel(&signalError{sig})
 				grace := graceLook

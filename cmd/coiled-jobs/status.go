@@ -46,7 +46,7 @@ func runStatus(ctx context.Context, o *statusOptions) error {
 	if ui.Sum(r).Failed > 0 {
 		groups = groupView(ctx, v.View)
 	}
-	s := ui.Summary{Report: r, Groups: groups.Groups(), Grouped: groups.Total(), Local: v.Header.Cloud != "aws", Program: program, Width: width(a.stdout)}
+	s := ui.Summary{Report: r, Groups: groups.Groups(), Grouped: groups.Total(), Local: v.Header.Cloud != "aws", Program: v.command, Width: width(a.stdout)}
 	if live, err := v.Live(ctx); err == nil && !ended(r) { // of a dead coordinator, it is what ran then
 		sort.SliceStable(live, func(i, j int) bool { return live[i].Started < live[j].Started })
 		s.Live = live

@@ -133,7 +133,7 @@ func logTail(ctx context.Context, v *executor.View, ref taskRef) ([]byte, error)
 func whyNext(w io.Writer, v *runView, ref taskRef, t executor.TaskReport, r executor.Report, st ui.Style) {
 	var next [][2]string
 	add := func(what, format string, args ...any) {
-		next = append(next, [2]string{program + " " + ui.Clean(fmt.Sprintf(format, args...)), what})
+		next = append(next, [2]string{v.command + " " + ui.Clean(fmt.Sprintf(format, args...)), what})
 	}
 	if t.Attempts > 0 {
 		add("all it printed", "logs %s %s", v.run, v.label(ref))
