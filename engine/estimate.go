@@ -255,6 +255,9 @@ func taskTime(f *spec.Function, p pastTimes, assume time.Duration) (seconds, slo
 	switch {
 	case p.tasks > 0:
 		seconds, slowest, basis = p.mean, math.Max(p.slowest, p.mean), fmt.Sprintf("%d tasks of run %s", p.tasks, p.run)
+		if p.tasks == 1 {
+			basis = "1 task of run " + p.run
+		}
 	case f.Expect > 0:
 		seconds, basis = f.Expect.Seconds(), "expect"
 		slowest = 2 * seconds

@@ -20,6 +20,7 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/hardware"
 	"github.com/coiled-jobs/coiled-jobs/planner"
+	"github.com/coiled-jobs/coiled-jobs/spec"
 )
 
 var update = flag.Bool("update", false, "write golden files anew")
@@ -335,6 +336,17 @@ func TestPlanComparesWithLimits(t *testing.T) {
 		r := estimated(t, e, EstimateOptions{ApplyOptions: ApplyOptions{File: file}, Assume: time.Minute})
 		if got := strings.Join(r.Warnings, "\n"); got != want {
 			t.Errorf("%s: %q, want %q", limits, got, want)
+		}
+	}
+}
+
+func TestTaskTimeSaysWhereFrom(t *testing.T) {
+	t.Parallel()
+	for want, past := range map[string]pastTimes{
+		"1 task of run r": {tasks: 1, run: "r"}, "2 tasks of run r": {tasks: 2, run: "r"}, "--assume 30s": {},
+	} {
+		if _, _, got := taskTime(&spec.Function{}, past, 30*time.Second); got != want {
+			t.Errorf("%q, want %q", got, want)
 		}
 	}
 }
