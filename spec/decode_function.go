@@ -362,6 +362,9 @@ func (d *decoder) retriesOf(f *field) Retries {
 		return r
 	}
 	r.Max = num(f.get("max"), 0)
+	if own := f.get("when") != nil || f.get("delay") != nil || f.get("backoff") != nil; own && f.get("max") == nil && f.get("oom") == nil && f.get("machine") == nil {
+		d.compiled(Problems{{Pos: f.n.pos, Message: "without max what failed is not tried again: add it, for example max: 3", Warning: true}}, f.path)
+	}
 	if w := f.get("when"); w != nil && w.ok {
 		r.When = w.v.(*Expr)
 	}
