@@ -143,7 +143,8 @@ func (e *Engine) quote(ctx context.Context, p *spec.Pipeline, functions []string
 }
 
 // patience is how long the launch of machines waits for the lists and prices of
-// a region, which may take long the first time: then what is built in serves.
+// a region, which may take long: then what was read before serves, or what is
+// built in.
 const patience = time.Second
 
 // regional is what is known of a region: at once, and when it has answered.
@@ -185,6 +186,11 @@ func (e *Engine) catalogues(ctx context.Context) func(region string) regional {
 				case a := <-came:
 					return regional{a.c, false, func() (*hardware.Catalogue, error) { return a.c, a.err }}
 				case <-t.C:
+					if e.AWS.Known != nil { // types change rarely: those of an earlier run are better than none
+						if c, err := e.AWS.Known(ctx, region); err == nil {
+							return regional{c, c.At.IsZero(), full}
+						}
+					}
 					return regional{hardware.BuiltIn(region), true, full}
 				}
 			})

@@ -41,6 +41,33 @@ func TestSlowListsAreWaitedForWhereItMatters(t *testing.T) {
 	}
 }
 
+// Lists that were read before serve where new ones are slow.
+func TestSlowListsAreTakenFromBefore(t *testing.T) {
+	t.Parallel()
+	store := newCloud(t).engine().Store
+	synctest.Test(t, func(t *testing.T) {
+		before := hardware.NewCatalogue("us-east-1", time.Now(), []hardware.Offer{
+			{Type: hardware.Type{Name: "c9.large", VCPUs: 2, MemoryMiB: 4096, Arch: hardware.AMD64}, OnDemand: 0.05}})
+		e := &Engine{Store: store, AWS: &AWS{Region: "us-east-1",
+			Catalogue: func(context.Context, string) (*hardware.Catalogue, error) {
+				time.Sleep(time.Hour)
+				return nil, context.DeadlineExceeded
+			},
+			Known: func(context.Context, string) (*hardware.Catalogue, error) { return before, nil },
+		}}
+		p, err := executor.Bind([]byte("name: p\ncloud: aws\nfunctions:\n  f: {command: [x]}\n"), "p.yaml", nil, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		q, err := e.quote(t.Context(), p, nil, nil)
+		if err != nil || q.Kinds[0].Type != "c9.large" || time.Since(began) != patience {
+			t.Errorf("%+v, %v after %s", q, err, time.Since(began))
+		}
+		time.Sleep(time.Hour)
+	})
+}
+
 // A run rents no more machines than its tasks have use for.
 func TestMostMachines(t *testing.T) {
 	t.Parallel()
