@@ -144,7 +144,8 @@ func (e *Engine) create(ctx context.Context, p *Planned, o ApplyOptions, run str
 	if p.quote != nil {
 		region = p.quote.Kinds[0].Region
 	}
-	return h, e.point(h, region)
+	e.point(h, region)
+	return h, nil
 }
 
 // keyRecord is what keys/<hash> holds: a key belongs to one pipeline, its
@@ -241,9 +242,7 @@ func (e *Engine) byKey(ctx context.Context, p *Planned, o ApplyOptions, run stri
 			region = rec.Region
 		}
 	}
-	if err := e.point(v.Header, region); err != nil {
-		return nil, err
-	}
+	e.point(v.Header, region)
 	switch r.Status {
 	case executor.RunRunning:
 		return e.join(ctx, run, "joined: this run has the key "+o.Key+" and is running",

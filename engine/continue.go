@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -320,11 +321,7 @@ func (e *Engine) detach(ctx context.Context, h *executor.Header, o ContinueOptio
 	if err != nil {
 		return nil, err
 	}
-	logs := filepath.Join(e.StateDir, "logs")
-	if err := os.MkdirAll(logs, 0o700); err != nil {
-		return nil, err
-	}
-	log, err := os.OpenFile(filepath.Join(logs, h.Run+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := e.detachedLog(h.Run)
 	if err != nil {
 		return nil, err
 	}
@@ -351,6 +348,24 @@ func (e *Engine) detach(ctx context.Context, h *executor.Header, o ContinueOptio
 	}
 	w.Detached = true
 	return w, nil
+}
+
+// detachedLog is where a detached coordinator may write: in the state folder or,
+// where that cannot be, for temporary files.
+func (e *Engine) detachedLog(run string) (*os.File, error) {
+	logs := filepath.Join(e.StateDir, "logs")
+	err := os.MkdirAll(logs, 0o700)
+	if err == nil {
+		var log *os.File
+		if log, err = os.OpenFile(filepath.Join(logs, run+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
+			return log, nil
+		}
+	}
+	log, terr := os.CreateTemp("", run+".*.log")
+	if terr != nil {
+		return nil, fmt.Errorf("a detached run needs a file for its messages: %w", errors.Join(err, terr))
+	}
+	return log, nil
 }
 
 // awaitCoordinator returns when another process has taken the run that v shows

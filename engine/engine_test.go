@@ -73,7 +73,7 @@ func TestFindRun(t *testing.T) {
 		}
 		if i < 2 {
 			e.Now = func() time.Time { return h.Created }
-			if err := e.point(h, ""); err != nil {
+			if err := e.writePointer(h, ""); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -123,7 +123,7 @@ func TestRunsThatCannotBeRead(t *testing.T) {
 			e.Store = away
 		}
 		h := &executor.Header{Run: run, Pipeline: "p", Created: time.Now()}
-		if err := errors.Join(executor.Create(ctx, here, h, []byte("name: p\nfunctions: {a: {command: [x]}}\n")), e.point(h, "")); err != nil {
+		if err := errors.Join(executor.Create(ctx, here, h, []byte("name: p\nfunctions: {a: {command: [x]}}\n")), e.writePointer(h, "")); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -31,8 +32,16 @@ type pointer struct {
 
 func (e *Engine) pointers() string { return filepath.Join(e.StateDir, "runs") }
 
-// point leaves a pointer to a run, or renews its time: it is the caller's latest now.
-func (e *Engine) point(h *executor.Header, region string) error {
+// point leaves a pointer to a run, or renews its time: it is the caller's latest
+// now. A run does not need it, and in a container there may be no place for it.
+func (e *Engine) point(h *executor.Header, region string) {
+	if err := e.writePointer(h, region); err != nil {
+		e.say("warning: the list of your own runs cannot be kept, set HOME or XDG_STATE_HOME to a folder that can be written (%v); "+
+			"run %s is found by its id and --store %s", err, h.Run, e.Store.URL())
+	}
+}
+
+func (e *Engine) writePointer(h *executor.Header, region string) error {
 	if err := os.MkdirAll(e.pointers(), 0o700); err != nil {
 		return err
 	}
@@ -61,8 +70,8 @@ func (e *Engine) point(h *executor.Header, region string) error {
 // own reads the caller's pointers, newest first.
 func (e *Engine) own() ([]pointer, error) {
 	entries, err := os.ReadDir(e.pointers())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil // a home that is nobody's has no runs of anybody's own
 	}
 	if err != nil {
 		return nil, err

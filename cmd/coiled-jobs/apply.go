@@ -187,6 +187,7 @@ func runApply(ctx context.Context, o *applyOptions) error {
 	if err != nil {
 		return err
 	}
+	a.hint(e, h.Run)
 	if o.detach {
 		return a.detached(h, o.json)
 	}

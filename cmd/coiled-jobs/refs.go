@@ -103,11 +103,16 @@ func (a *app) findRun(ctx context.Context, ref string) (e *engine.Engine, run st
 	if run, e.Store, err = e.Find(ctx, ref); err != nil {
 		return e, run, err
 	}
-	own, err := e.Owns(run)
-	if !own && a.storeFlag != "" { // without it the run would not be found
+	a.hint(e, run)
+	return e, run, nil
+}
+
+// hint sees to it that commands about a run find it, where only --store tells
+// where it is.
+func (a *app) hint(e *engine.Engine, run string) {
+	if own, err := e.Owns(run); err == nil && !own && a.storeFlag != "" {
 		a.hinted = program + " --store " + shellWord(a.storeFlag)
 	}
-	return e, run, err
 }
 
 // command is how the commands begin that people are told to type.
