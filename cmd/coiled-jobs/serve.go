@@ -6,20 +6,16 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/coiled-jobs/coiled-jobs/engine"
-	"github.com/coiled-jobs/coiled-jobs/schedule"
 	"github.com/coiled-jobs/coiled-jobs/ui"
 	"github.com/coiled-jobs/coiled-jobs/web"
 )
@@ -130,7 +126,7 @@ func runServe(ctx context.Context, o *serveOptions) error {
 			return usagef("%v", err) // later it is broken, and may come back
 		}
 	}
-	k := &keeping{app: a, engine: e, keeper: e.Keeper(), paths: o.paths, told: map[string]string{}, settled: func([]schedule.Record) {}}
+	k := newKeeping(a, e, o.paths)
 	if err := k.read(); err != nil {
 		return err
 	}
@@ -172,117 +168,4 @@ func runServe(ctx context.Context, o *serveOptions) error {
 		return nil
 	}
 	return err
-}
-
-// keeping looks after schedules while a server runs.
-type keeping struct {
-	app    *app
-	engine *engine.Engine
-	keeper *schedule.Keeper
-	paths  []string
-	// settled is told what became of ticks.
-	settled func([]schedule.Record)
-
-	mu    sync.Mutex
-	files []engine.ScheduledFile
-	told  map[string]string // what was said of a broken file
-}
-
-// read reads the files again.
-func (k *keeping) read() error {
-	files, err := k.engine.ScheduledFiles(k.paths)
-	if err != nil {
-		return err
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.files = files
-	maps.DeleteFunc(k.told, func(file, _ string) bool {
-		return !slices.ContainsFunc(files, func(f engine.ScheduledFile) bool { return f.File == file })
-	})
-	for _, f := range files {
-		text := ""
-		if f.Err != nil {
-			text = message(f.Err)
-		}
-		if old := k.told[f.File]; text != old {
-			if text != "" {
-				fmt.Fprintln(k.app.messages, text)
-			} else {
-				fmt.Fprintf(k.app.messages, "%s is fine again\n", ui.Clean(f.File))
-			}
-			k.told[f.File] = text
-		}
-	}
-	return nil
-}
-
-// last is the files as they were read last.
-func (k *keeping) last() []engine.ScheduledFile {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.files
-}
-
-// loop does a round now and then until ctx ends.
-func (k *keeping) loop(ctx context.Context, every time.Duration, alive func()) {
-	t := time.NewTicker(every)
-	defer t.Stop()
-	failing := ""
-	for {
-		err := k.round(ctx)
-		alive()
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil && err.Error() != failing:
-			failing = err.Error()
-			fmt.Fprintf(k.app.messages, "%s: %s; trying on\n", program, ui.Clean(failing))
-		case err == nil && failing != "":
-			failing = ""
-			fmt.Fprintf(k.app.messages, "%s: schedules are looked after again\n", program)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-	}
-}
-
-// atOnceSchedules is how many schedules are looked at at a time.
-const atOnceSchedules = 8
-
-// round reads the files and does what is due. One schedule's trouble does not
-// hold up the others.
-func (k *keeping) round(ctx context.Context) error {
-	if err := k.read(); err != nil {
-		return err
-	}
-	var (
-		wg   sync.WaitGroup
-		mu   sync.Mutex
-		errs []error
-		free = make(chan struct{}, atOnceSchedules)
-	)
-	for _, f := range k.last() {
-		for _, s := range f.Schedules {
-			free <- struct{}{}
-			wg.Go(func() {
-				defer func() { <-free }()
-				settled, err := k.keeper.Round(ctx, s, time.Now())
-				k.settled(settled)
-				mu.Lock()
-				defer mu.Unlock()
-				if err != nil {
-					errs = append(errs, fmt.Errorf("%s: %w", s.Pipeline, err))
-				}
-				for i := range settled {
-					fmt.Fprintf(k.app.messages, "%s  %s  %s\n", settled[i].Tick.UTC().Format(time.RFC3339), ui.Clean(s.Pipeline), ui.Clean(outcomeText(&settled[i])))
-				}
-			})
-		}
-	}
-	wg.Wait()
-	return errors.Join(errs...)
 }

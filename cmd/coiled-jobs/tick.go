@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,24 +46,35 @@ func runTick(ctx context.Context, o *tickOptions) error {
 		return err
 	}
 	all := []schedule.Record{}
-	var failed error
+	var (
+		mu     sync.Mutex
+		wg     sync.WaitGroup
+		failed error
+		free   = make(chan struct{}, atOnceSchedules)
+	)
 	for _, f := range files {
 		for _, s := range f.Schedules {
-			settled, err := k.Round(ctx, s, time.Now())
-			all = append(all, settled...)
-			if err != nil {
-				// The other schedules have their turn first.
-				fmt.Fprintf(a.messages, "%s: %s: %s\n", program, ui.Clean(s.Pipeline), ui.Clean(err.Error()))
-				failed = err
-			}
-			if o.json {
-				continue
-			}
-			for i := range settled {
-				fmt.Fprintf(a.stdout, "%s\t%s\t%s\n", ui.Clean(s.Pipeline), settled[i].Tick.UTC().Format(time.RFC3339), ui.Clean(outcomeText(&settled[i])))
-			}
+			wg.Go(func() { // one that takes long does not hold up the others
+				free <- struct{}{}
+				defer func() { <-free }()
+				settled, err := k.Round(ctx, s, time.Now())
+				mu.Lock()
+				defer mu.Unlock()
+				all = append(all, settled...)
+				if err != nil {
+					fmt.Fprintf(a.messages, "%s: %s: %s\n", program, ui.Clean(s.Pipeline), ui.Clean(err.Error()))
+					failed = err
+				}
+				if o.json {
+					return
+				}
+				for i := range settled {
+					fmt.Fprintf(a.stdout, "%s\t%s\t%s\n", ui.Clean(s.Pipeline), settled[i].Tick.UTC().Format(time.RFC3339), ui.Clean(outcomeText(&settled[i])))
+				}
+			})
 		}
 	}
+	wg.Wait()
 	if o.json {
 		if err := a.printJSON(all); err != nil {
 			return err
