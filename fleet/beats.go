@@ -378,7 +378,12 @@ func (f *Fleet) listed(list []cloud.Machine, asked time.Time) {
 			m.listed, m.missing, m.confirmed = true, 0, false
 			continue
 		}
-		f.adopt(x)
+		m := f.adopt(x)
+		// One of a launch that is still going on is not counted twice. While that
+		// goes on there is no other.
+		if k := m.kind; k != nil && k.asked > 1 && !x.Launched.Before(k.askedAt) {
+			k.asked--
+		}
 	}
 	for _, m := range s.sorted() {
 		switch {

@@ -215,6 +215,43 @@ func (d deafLaunch) Launch(ctx context.Context, spec cloud.MachineSpec) ([]cloud
 	return nil, &cloud.Error{Op: "launch", Resource: "machines", Kind: cloud.KindOther}
 }
 
+// TestSlowLaunch: machines that turn up while their launch is still going on,
+// because EC2 lets so many start only one by one, are not paid for twice.
+func TestSlowLaunch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store, region := cloudtest.NewStore(), &cloudtest.Region{Default: 10}
+		o := &owner{demand: []task.Demand{running("f", 3, 0, 1000)}}
+		f := New(Config{Run: "r", Epoch: func() int { return 1 }, Store: store, Machines: slowLaunch{cloudtest.NewFleet(region)}, Coordinator: o,
+			OpenQueue: func(_ context.Context, name string) (Queue, error) { return named{cloudtest.NewQueue(), name}, nil },
+			Limits:    Limits{Cost: 0.3},
+			Kinds: []Kind{{Name: "k", Functions: []string{"f"}, Max: 3, Types: []string{"fake.large"}, Spot: "on-demand",
+				Price: func(string, string, bool) float64 { return 1 }}}})
+		f.Start(context.Background())
+		time.Sleep(2*time.Minute + 40*time.Second)
+		if n := len(region.Live()); n != 3 || len(f.Machines()) != 3 {
+			t.Errorf("%d of 3 machines live, %d are known", n, len(f.Machines()))
+		}
+		o.note(func() {
+			if o.limit != "" {
+				t.Error(o.limit)
+			}
+		})
+		if _, err := f.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// slowLaunch launches machines and takes long to say so.
+type slowLaunch struct{ *cloudtest.Fleet }
+
+func (s slowLaunch) Launch(ctx context.Context, spec cloud.MachineSpec) ([]cloud.Machine, error) {
+	list, err := s.Fleet.Launch(ctx, spec)
+	pause(ctx, 10*time.Minute)
+	return list, err
+}
+
 // TestCostIsRecorded: each machine is recorded when it joins and when it ends.
 func TestCostIsRecorded(t *testing.T) {
 	t.Parallel()
