@@ -95,9 +95,20 @@ func (e *Engine) record(ctx context.Context, p *Planned, o ApplyOptions, run str
 		func() (err error) { h, err = e.create(ctx, p, o, run); return err },
 		func() error { return e.upload(ctx, c) },
 	)
+	if err != nil && h != nil && o.Key == "" {
+		// Nobody has heard of the run, and without its code it cannot begin. One
+		// with a key may be somebody else's by now.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), forgetWithin)
+		defer cancel()
+		_ = e.Remove(ctx, run) // else it stays as one that never began
+		return nil, nil, err
+	}
 	c.expect = past()
 	return h, c, err
 }
+
+// forgetWithin is how long it may take to remove a run that did not come to be.
+const forgetWithin = 5 * time.Second
 
 // itemsOf is the items that are known of a plan, by function.
 func itemsOf(p *Planned) map[string]planner.Items {

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -131,5 +132,41 @@ func testInterrupted(ctx context.Context, t *testing.T, e *Engine) {
 	list, err := e.Runs(t.Context(), false)
 	if err != nil || len(list) != 1 || list[0].Status != string(executor.RunCancelled) {
 		t.Fatalf("%+v, %v", list, err)
+	}
+}
+
+// A run whose code could not be sent was none: nothing of it is left that waits
+// for ever.
+func TestRunThatCouldNotBeSentIsForgotten(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t)
+	e := c.engine()
+	failed := errors.New("the program cannot be published")
+	e.AWS.Publish = func(ctx context.Context, store cloud.Store, _ string) (Program, error) {
+		for { // until the run is recorded
+			found := false
+			err := store.List(ctx, executor.IndexPrefix, func(cloud.ObjectInfo) bool { found = true; return false })
+			if err != nil || found {
+				return Program{}, errors.Join(failed, err)
+			}
+			runtime.Gosched()
+		}
+	}
+	o := ApplyOptions{File: write(t, "pipeline.yaml", "name: p\ncloud: aws\nfunctions:\n  f: {command: [x], map: {range: 3}}\n")}
+	p, err := e.Plan(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Apply(t.Context(), p, o); !errors.Is(err, failed) {
+		t.Fatal(err)
+	}
+	for _, prefix := range []string{executor.IndexPrefix, "runs/"} {
+		err := e.Store.List(t.Context(), prefix, func(o cloud.ObjectInfo) bool { t.Errorf("%s is left", o.Key); return true })
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if own, err := e.own(); err != nil || len(own) > 0 {
+		t.Errorf("the caller has %v, %v", own, err)
 	}
 }
