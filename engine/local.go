@@ -23,10 +23,15 @@ func scratchBase() string {
 // scratchFolder makes a private folder for a run on this machine's disk.
 func scratchFolder(run string) (string, error) {
 	base := scratchBase()
-	if err := os.MkdirAll(base, 0o700); err != nil {
-		return "", err
+	err := os.MkdirAll(base, 0o700)
+	var dir string
+	if err == nil {
+		dir, err = os.MkdirTemp(base, run+"-")
 	}
-	return os.MkdirTemp(base, run+"-")
+	if err != nil {
+		return "", fmt.Errorf("make a folder for temporary files of tasks: %w; TMPDIR can name another place", err)
+	}
+	return dir, nil
 }
 
 // beginLocal takes a run's journal and starts to work on it with an agent in
