@@ -294,6 +294,8 @@ var functions = conf.FunctionsTable{
 		Func: func(args ...any) (any, error) { return textual(args[0]), nil }},
 	"$deep": {Name: "$deep", Types: []reflect.Type{reflect.TypeFor[func(any) any]()},
 		Func: func(args ...any) (any, error) { return deepText(args[0]), nil }},
+	"$slice": {Name: "$slice", Func: slice,
+		Types: []reflect.Type{reflect.TypeFor[func(string, any, any) string](), reflect.TypeFor[func(any, any, any) any]()}},
 	"$keys":     instead("$keys", entriesOf(func(k string, _ any) any { return k })),
 	"$values":   instead("$values", entriesOf(func(_ string, v any) any { return v })),
 	"$toPairs":  instead("$toPairs", entriesOf(func(k string, v any) any { return []any{k, v} })),
@@ -417,6 +419,9 @@ func member(base, prop any, maybe bool) (any, error) {
 				return nil, nil
 			}
 			return nil, fmt.Errorf("text has no field %q", name)
+		}
+		if i, ok := prop.(int); ok {
+			return character(b, i, maybe)
 		}
 	case []any:
 		if named {

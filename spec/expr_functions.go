@@ -7,8 +7,10 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"unicode/utf8"
 
 	"github.com/expr-lang/expr/builtin"
+	"github.com/expr-lang/expr/vm/runtime"
 
 	"github.com/coiled-jobs/coiled-jobs/value"
 )
@@ -67,6 +69,66 @@ func flatten(v any) ([]any, error) {
 	}
 	add(list)
 	return out, nil
+}
+
+// characters is s from one character to another, counted from the end if
+// negative, as len counts them; the library would cut between bytes.
+func characters(s string, from, to int) string {
+	n := utf8.RuneCountInString(s)
+	place := func(i int) int {
+		if i < 0 {
+			i += n
+		}
+		return min(max(i, 0), n)
+	}
+	from, to = place(from), place(to)
+	start, end := len(s), len(s)
+	for i, at := 0, 0; at < len(s) && i <= to; i++ {
+		if i == from {
+			start = at
+		}
+		if i == to {
+			end = at
+		}
+		_, size := utf8.DecodeRuneInString(s[at:])
+		at += size
+	}
+	return s[min(start, end):end]
+}
+
+// character is one character of a text. maybe gives nil instead of an error.
+func character(s string, i int, maybe bool) (any, error) {
+	n := utf8.RuneCountInString(s)
+	switch at := i; {
+	case at < 0 && at >= -n:
+		return characters(s, at+n, at+n+1), nil
+	case at >= 0 && at < n:
+		return characters(s, at, at+1), nil
+	case maybe:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("index out of range: %d (the length of the text is %d)", i, n)
+}
+
+// slice is v[from:to] of a text or list; nil is where the other side is meant.
+func slice(args ...any) (any, error) {
+	s, isText := args[0].(string)
+	from, to := args[1], args[2]
+	if from == nil {
+		from = 0
+	}
+	switch kind := reflect.ValueOf(args[0]).Kind(); {
+	case kind != reflect.String && kind != reflect.Slice && kind != reflect.Array:
+		return nil, fmt.Errorf("[from:to] needs text or a list, not %s", describe(args[0]))
+	case to == nil && isText:
+		to = utf8.RuneCountInString(s)
+	case to == nil:
+		to = runtime.Len(args[0])
+	}
+	if !isText {
+		return runtime.Slice(args[0], from, to), nil
+	}
+	return characters(s, runtime.ToInt(from), runtime.ToInt(to)), nil
 }
 
 func toJSON(v any) (string, error) {

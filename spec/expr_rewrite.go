@@ -228,6 +228,15 @@ func (c *exprCompiler) textual(n *ast.Node) (unknown bool) {
 				c.textual(p)
 			}
 		}
+		if known := t.Node.Type().Kind(); unknown || known == reflect.String || known == reflect.Interface {
+			args := []ast.Node{t.Node, t.From, t.To}
+			for i, arg := range args {
+				if arg == nil {
+					args[i] = &ast.NilNode{}
+				}
+			}
+			ast.Patch(n, call("$slice", args...))
+		}
 	case *ast.PairNode:
 		c.operand(&t.Key, false)
 		c.textual(&t.Value)
