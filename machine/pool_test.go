@@ -236,3 +236,13 @@ func TestInvitedToNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestLookEvery(t *testing.T) {
+	t.Parallel()
+	for machines, want := range map[int]time.Duration{1: lookOften, 250: lookOften, 500: 200 * time.Millisecond, 1000: 400 * time.Millisecond, 10_000: lookRarely} {
+		pace := max(time.Second, time.Duration(machines)*time.Second/50) // as the coordinator asks for
+		if got := lookEvery(pace); got != want {
+			t.Errorf("%d machines look every %v, want %v", machines, got, want)
+		}
+	}
+}
