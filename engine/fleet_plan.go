@@ -216,7 +216,7 @@ func choose(k *QuoteKind, c *hardware.Catalogue, vcpus int) error {
 		return usagef("hardware of %s: %v", k.kind.Base, err)
 	}
 	first := s.Choices[0]
-	k.choices, k.exact, k.Type, k.Others = s.Choices, len(s.Notes) == 0, first.Name, len(s.Choices)-1
+	k.choices, k.exact, k.Type, k.Others = s.Choices, len(s.Request.Types) > 0 || len(s.Notes) == 0, first.Name, len(s.Choices)-1
 	k.Price = c.MachinePrice(first.Name, "", k.kind.Hardware.SpotPolicy != "on-demand", diskOf(k.kind.Hardware))
 	return nil
 }

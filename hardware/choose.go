@@ -125,8 +125,18 @@ func (s *Selection) named(c *Catalogue) (*Selection, error) {
 			return nil, fmt.Errorf("vm_type %s cannot be rented as spot: set spot_policy: on-demand", o.Name)
 		}
 		s.Choices[len(s.Choices)-1].Why = "named in vm_type"
+		if !r.satisfied(o) {
+			s.Notes = append(s.Notes, fmt.Sprintf("%s is not what cpu, memory and gpu ask for: vm_type counts", o.Name))
+		}
 	}
 	return s, nil
+}
+
+// satisfied says whether a type has what is asked for, if anything is.
+func (r Request) satisfied(o *Offer) bool {
+	cpus, memory := float64(o.VCPUs), o.MemoryMiB<<20
+	return cpus >= r.CPU[0] && (r.CPU[1] == 0 || cpus <= math.Ceil(r.CPU[1])) && memory >= r.Memory[0] && (r.Memory[1] == 0 || memory <= r.Memory[1]) &&
+		o.GPUs >= r.GPUs && (r.Model == "" || gpuKey(r.Model) == gpuKey(o.GPUModel))
 }
 
 func (s *Selection) add(o *Offer, price float64) {

@@ -152,6 +152,31 @@ func TestChooseWithinALimitOfCPUs(t *testing.T) {
 	}
 }
 
+// Who names a type and also says what it should have is told where the two differ.
+func TestNamedTypesThatDiffer(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		h    spec.Hardware
+		want bool
+	}{
+		{spec.Hardware{VMTypes: []string{"m6i.large"}}, true},
+		{spec.Hardware{VMTypes: []string{"m6i.large"}, CPU: [2]float64{2, 2}, Memory: about(8 * giB)}, true},
+		{spec.Hardware{VMTypes: []string{"m6i.large"}, CPU: [2]float64{1.5, 1.5}}, true},
+		{spec.Hardware{VMTypes: []string{"g4dn.xlarge"}, GPU: 1, GPUModel: "T4"}, true},
+		{spec.Hardware{VMTypes: []string{"m6i.large"}, CPU: [2]float64{8, 8}}, false},
+		{spec.Hardware{VMTypes: []string{"m6i.large"}, Memory: about(32 * giB)}, false},
+		{spec.Hardware{VMTypes: []string{"m6i.large"}, GPU: 1, GPUModel: "T4"}, false},
+	} {
+		s, err := Choose(RequestOf(c.h), catalogue(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if (len(s.Notes) == 0) != c.want || !c.want && s.Notes[0] != "m6i.large is not what cpu, memory and gpu ask for: vm_type counts" {
+			t.Errorf("%+v: %q", c.h, s.Notes)
+		}
+	}
+}
+
 func TestChooseErrors(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

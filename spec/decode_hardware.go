@@ -37,6 +37,9 @@ func (d *decoder) hardwareOf(f *field) Hardware {
 	}
 	h.ARM = isTrue(f.get("arm"))
 	h.DiskGB = int(math.Ceil(float64(size(f.get("disk_size"), 0)) / (1 << 30)))
+	if s := f.get("disk_size"); h.DiskGB > maxDisk {
+		d.report(s.n.pos, s.path, "a disk has 64 TiB at most")
+	}
 	h.Region = str(f.get("region"), "")
 	d.checkForm(f.get("region"), regionName, "a region such as us-east-1, or auto")
 	h.SpotPolicy = str(f.get("spot_policy"), h.SpotPolicy)
@@ -70,6 +73,9 @@ func (d *decoder) hardwareOf(f *field) Hardware {
 	h.Name = str(f.get("name"), "")
 	return h
 }
+
+// maxDisk is the GiB of the largest gp3 disk.
+const maxDisk = 64 << 10
 
 // maxTags leaves room for the program's own: Amazon takes 50.
 const maxTags = 40
