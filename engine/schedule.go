@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/coiled-jobs/coiled-jobs/cloud"
@@ -130,13 +131,22 @@ func (e *Engine) scheduledFile(file string) ScheduledFile {
 // Keeper looks after schedules with runs of this engine, each a process or a
 // machine of its own.
 func (e *Engine) Keeper() *schedule.Keeper {
-	return &schedule.Keeper{Store: e.Store, Runner: scheduleRunner{e}, By: e.Owner, Missed: e.notifyMissed}
+	return &schedule.Keeper{Store: e.Store, Runner: newScheduleRunner(e), By: e.Owner, Missed: e.notifyMissed}
 }
 
 // scheduleRunner starts detached runs.
-type scheduleRunner struct{ e *Engine }
+type scheduleRunner struct {
+	e *Engine
 
-func (r scheduleRunner) Start(ctx context.Context, s schedule.Schedule, key string, tick time.Time) (string, error) {
+	mu      sync.Mutex
+	running map[string]*executor.View // what went on when it was looked at last
+}
+
+func newScheduleRunner(e *Engine) *scheduleRunner {
+	return &scheduleRunner{e: e, running: map[string]*executor.View{}}
+}
+
+func (r *scheduleRunner) Start(ctx context.Context, s schedule.Schedule, key string, tick time.Time) (string, error) {
 	h, err := r.e.startTick(ctx, s, key, tick, true)
 	if err != nil {
 		return "", err
@@ -166,16 +176,38 @@ func (e *Engine) StartTick(ctx context.Context, s schedule.Schedule, key string,
 	return e.startTick(ctx, s, key, tick, false)
 }
 
-func (r scheduleRunner) Status(ctx context.Context, run string) (string, error) {
+// Status is asked every few seconds while a run goes on: of one that was
+// looked at before it reads only what is new.
+func (r *scheduleRunner) Status(ctx context.Context, run string) (string, error) {
+	r.mu.Lock()
+	v := r.running[run]
+	delete(r.running, run) // a View serves one at a time
+	r.mu.Unlock()
+	if v != nil {
+		// What is not running any more may also have been removed.
+		if report, err := v.Report(ctx); err != nil || report.Status == executor.RunRunning {
+			r.keep(run, v)
+			return string(report.Status), err
+		}
+	}
 	v, err := executor.OpenView(ctx, r.e.Store, run)
 	if err != nil {
 		return "", err
 	}
 	report, err := v.Report(ctx)
+	if err == nil && report.Status == executor.RunRunning {
+		r.keep(run, v)
+	}
 	return string(report.Status), err
 }
 
-func (r scheduleRunner) Cancel(ctx context.Context, run string) error {
+func (r *scheduleRunner) keep(run string, v *executor.View) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.running[run] = v
+}
+
+func (r *scheduleRunner) Cancel(ctx context.Context, run string) error {
 	_, err := r.e.Cancel(ctx, run, time.Minute)
 	return err
 }
@@ -194,7 +226,7 @@ func (e *Engine) TickRun(ctx context.Context, key string) (run, status string, e
 	if err != nil {
 		return "", "", err
 	}
-	status, err = scheduleRunner{e}.Status(ctx, rec.Run)
+	status, err = newScheduleRunner(e).Status(ctx, rec.Run)
 	if cloud.KindOf(err) == cloud.KindNotFound {
 		return "", "", nil // claimed, and never begun
 	}

@@ -9,9 +9,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/coiled-jobs/coiled-jobs/cloud"
 	"github.com/coiled-jobs/coiled-jobs/schedule"
 )
 
@@ -120,5 +122,79 @@ func TestScheduledFiles(t *testing.T) {
 		if f := files[i+1]; f.Err != nil || f.Pipeline != name || len(f.Schedules) != 1 {
 			t.Errorf("%+v", f)
 		}
+	}
+}
+
+// headers counts how often runs are read from their beginning.
+type headers struct {
+	cloud.Store
+	read atomic.Int32
+}
+
+func (h *headers) Get(ctx context.Context, key string) ([]byte, error) {
+	if strings.HasSuffix(key, "/header.json") {
+		h.read.Add(1)
+	}
+	return h.Store.Get(ctx, key)
+}
+
+// A run that goes on is looked at every few seconds, and read from its
+// beginning only once.
+func TestStatusOfARunThatGoesOn(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS == "windows" {
+		t.Skip("runs on this machine need Linux or macOS")
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "p.yaml")
+	if err := os.WriteFile(file, []byte("name: p\nfunctions: {f: {run: 'until [ -e go ]; do sleep 0.01; done'}}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := engineIn(t)
+	e.Environ = os.Environ()
+	store := &headers{Store: e.Store}
+	e.Store = store
+	o := ApplyOptions{File: file}
+	p, err := e.Plan(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, err := e.Apply(t.Context(), p, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newScheduleRunner(e)
+	want := func(want string) {
+		t.Helper()
+		got := ""
+		for deadline := time.Now().Add(time.Minute); got != want && time.Now().Before(deadline); {
+			if got, err = r.Status(t.Context(), h.Run); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got != want {
+			t.Fatalf("%s, want %s", got, want)
+		}
+	}
+	want("running")
+	before := store.read.Load()
+	for range 10 {
+		want("running")
+	}
+	if n := store.read.Load() - before; n > 0 {
+		t.Errorf("it was read from its beginning %d times", n)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Wait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want("succeeded")
+	if err := e.Remove(t.Context(), h.Run); err != nil {
+		t.Fatal(err)
+	}
+	if status, err := r.Status(t.Context(), h.Run); cloud.KindOf(err) != cloud.KindNotFound || len(r.running) != 0 {
+		t.Errorf("of a run that was removed: %q %v", status, err)
 	}
 }
