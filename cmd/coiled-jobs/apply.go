@@ -201,7 +201,7 @@ func runApply(ctx context.Context, o *applyOptions) error {
 			stop()
 		})()
 	}
-	o.noOutputs = true
+	o.noOutputs, o.dir = true, p.Dir
 	for _, f := range p.Pipeline.Functions {
 		o.noOutputs = o.noOutputs && len(f.Outputs) == 0
 	}

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -165,7 +167,8 @@ type waiting struct {
 	json       bool
 	noDownload bool
 	onTerm     string
-	noOutputs  bool // the pipeline declares none
+	noOutputs  bool   // the pipeline declares none
+	dir        string // where the pipeline file is that was given; "": where the run began
 }
 
 func (w *waiting) flags(cmd *cobra.Command, coordinates bool) {
@@ -238,6 +241,7 @@ func (a *app) summary(r executor.Report, g *failures.Grouper, outputs []string) 
 }
 
 // bringBack puts the outputs of a run beside its pipeline file, and names them.
+// Where there is no such folder they stay in the store.
 func (a *app) bringBack(ctx context.Context, e *engine.Engine, run string, w *waiting) ([]string, error) {
 	if w.noDownload || w.noOutputs {
 		return nil, nil
@@ -246,7 +250,16 @@ func (a *app) bringBack(ctx context.Context, e *engine.Engine, run string, w *wa
 	if err != nil {
 		return nil, err
 	}
-	all, _, err := e.FetchOutputs(ctx, run, "", -1, h.Dir)
+	dir := cmp.Or(w.dir, h.Dir)
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		all, err := e.Outputs(ctx, run, "", -1)
+		if slices.ContainsFunc(all, func(o engine.Output) bool { return o.Key != "" }) {
+			fmt.Fprintf(a.messages, "%s: outputs stay in the store, as %s is no folder on this machine; bring them here with: %s outputs %s --to .\n",
+				program, ui.Clean(dir), a.command(), run)
+		}
+		return nil, err
+	}
+	all, _, err := e.FetchOutputs(ctx, run, "", -1, dir)
 	var paths []string
 	for end := len(all); end > 0; { // later functions first: a report before its parts
 		start := end - 1
@@ -256,7 +269,7 @@ func (a *app) bringBack(ctx context.Context, e *engine.Engine, run string, w *wa
 		for _, o := range all[start:end] {
 			path := o.Path
 			if o.Key != "" {
-				path = shortPath(filepath.Join(h.Dir, path))
+				path = shortPath(filepath.Join(dir, path))
 			}
 			paths = append(paths, path)
 		}
