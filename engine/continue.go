@@ -20,6 +20,7 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/planner"
 	"github.com/coiled-jobs/coiled-jobs/spec"
+	"github.com/coiled-jobs/coiled-jobs/task"
 	"github.com/coiled-jobs/coiled-jobs/value"
 )
 
@@ -135,6 +136,9 @@ func (e *Engine) Retry(ctx context.Context, run string, o ContinueOptions) (*Han
 			return finishedHandle(r, "the run has succeeded; nothing has failed"), nil
 		} // max_failures let it succeed all the same
 	}
+	if o.Cause != "" && r.Status.Final() && !anyFor(v, r, o.Cause) {
+		return finishedHandle(r, "no task has failed for the cause "+o.Cause+"; nothing is run again"), nil
+	}
 	v.Header = o.placed(v.Header)
 	p, file, err := e.currentFile(ctx, v)
 	if err != nil {
@@ -142,6 +146,24 @@ func (e *Engine) Retry(ctx context.Context, run string, o ContinueOptions) (*Han
 	}
 	begin := executor.Begin{Retry: true, Cause: o.Cause, File: file, Code: e.codes(p, v.Header.Dir)}
 	return e.start(ctx, v.Header, p, o, begin, nil)
+}
+
+// anyFor says whether a retry for one cause has something to run.
+func anyFor(v *executor.View, r executor.Report, cause string) bool {
+	for _, f := range r.Functions {
+		if f.Cancelled > 0 || f.Status == task.Cancelled.String() {
+			return true
+		}
+		if f.Failed == 0 {
+			continue
+		}
+		for t := range v.Tasks(f.Name) {
+			if t.Status == task.Failed && t.Cause.String() == cause {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // currentFile is the pipeline file as it is now, recorded under a new number
