@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 	"time"
 
@@ -316,8 +317,14 @@ func friendlier(msg string) string {
 	if strings.HasPrefix(msg, "unexpected token EOF") || msg == "unexpected end of expression" {
 		return "the expression ends too early"
 	}
+	if textAndNumber.MatchString(msg) {
+		msg += ": int(...) or float(...) makes a number of text, string(...) text of a number"
+	}
 	return goName(msg)
 }
+
+// textAndNumber is how the library says that an operator got both.
+var textAndNumber = regexp.MustCompile(`^invalid operation: .*(\bstring\b.*\b(int|float64)\b|\b(int|float64)\b.*\bstring\b)`)
 
 var goNames = strings.NewReplacer("interface {}", "any", "*value.Object", "mapping", "*value.File", "file", "<nil>", "null")
 

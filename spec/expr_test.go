@@ -193,7 +193,7 @@ func TestEvalErrors(t *testing.T) {
 		want string
 	}{
 		{`item.siez`, testFile("a"), `${{ item.siez }}: a file has no field "siez" (did you mean "size"?); there are path, uri, name, stem, ext, dir, size, modified, etag, bucket, key`},
-		{`item.a > 3`, row, `${{ item.a > 3 }}: invalid operation: string > int`},
+		{`item.a > 3`, row, `${{ item.a > 3 }}: invalid operation: string > int: int(...) or float(...) makes a number of text, string(...) text of a number`},
 		{`item.b.c`, row, `${{ item.b.c }}: item.b is null, it has no field "c"`},
 		{`(item.b).c + 1`, row, `${{ (item.b).c + 1 }}: null has no field c`},
 		{`upper(item.a) + upper(item.n)`, row, `${{ upper(item.a) + upper(item.n) }}: null where text is needed`},
@@ -263,7 +263,7 @@ p.yaml:1:6: unknown parameter params.zzz; there are list, name, on, tip, year`},
 		{`succes()`, nil, `p.yaml:1:1: unknown function succes() (did you mean "success"?)`},
 		{`always(1)`, nil, `p.yaml:1:1: always() takes no arguments`},
 		{`basenam(item)`, nil, `p.yaml:1:1: unknown function basenam() (did you mean "basename"?)`},
-		{`params.name + 1`, nil, `p.yaml:1:13: invalid operation: + (mismatched types string and int)`},
+		{`params.name + 1`, nil, `p.yaml:1:13: invalid operation: + (mismatched types string and int): int(...) or float(...) makes a number of text, string(...) text of a number`},
 		{`let item = 1; item`, nil, `p.yaml:1:5: let item: the name item is taken, use another`},
 		{`$env.item`, nil, `p.yaml:1:1: unknown name "$env" (did you mean "env"?)`},
 		{``, nil, `p.yaml:1:1: the expression is empty`},
