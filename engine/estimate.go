@@ -285,15 +285,23 @@ func shortDuration(d time.Duration) string {
 // the bill behind MaxCostUSD.
 func forecastAll(jobs []*pricedJob, forecast func(*pricedJob) (expected, most hardware.Forecast)) (_ *planner.Estimate, mostBill hardware.Bill) {
 	t := &planner.Estimate{}
-	type end struct{ expected, most float64 }
+	type end struct{ expected, most, first float64 } // first: of its first task
 	ends := map[string]end{}
+	kind := map[string]*pricedKind{}
 	var bill hardware.Bill
 	for _, j := range jobs {
 		j.k.live = 0
 	}
 	for _, j := range jobs {
-		var start end
+		var start, behind end
+		kind[j.f.Name] = j.k
 		for _, need := range j.plan.Needs {
+			if need == j.plan.StreamsFrom && kind[need] != j.k {
+				// On machines of its own it works beside it.
+				behind = ends[need]
+				start.expected, start.most = math.Max(start.expected, behind.first), math.Max(start.most, behind.most)
+				continue
+			}
 			start.expected, start.most = math.Max(start.expected, ends[need].expected), math.Max(start.most, ends[need].most)
 		}
 		if j.plan.Tasks < 0 {
@@ -306,7 +314,8 @@ func forecastAll(jobs []*pricedJob, forecast func(*pricedJob) (expected, most ha
 		j.expected.Bill.Egress, j.most.Bill.Egress = j.egress, j.egress
 		j.k.live = max(j.k.live, j.expected.Machines)
 		j.k.most = max(j.k.most, j.expected.Machines)
-		ends[j.f.Name] = end{start.expected + j.expected.Seconds, start.most + j.most.Seconds}
+		expected := math.Max(start.expected+j.expected.Seconds, behind.expected+j.job.Seconds)
+		ends[j.f.Name] = end{expected, start.most + j.most.Seconds, start.expected + math.Min(j.expected.Seconds, hardware.Boot+j.job.Seconds)}
 		t.Seconds, t.MaxSeconds = math.Max(t.Seconds, ends[j.f.Name].expected), math.Max(t.MaxSeconds, ends[j.f.Name].most)
 		bill = bill.Plus(j.expected.Bill)
 		mostBill = mostBill.Plus(j.most.Bill)

@@ -350,3 +350,33 @@ func TestTaskTimeSaysWhereFrom(t *testing.T) {
 		}
 	}
 }
+
+// Behind from: a function on machines of its own works at the same time.
+func TestEstimateOfStreams(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, functions string
+		want            float64
+	}{
+		{"one", "f: {command: [x], map: {range: 100}, expect: 60s, hardware: {vm_type: m6i.xlarge, n_workers: 1}}", 45 + 6000},
+		{"beside", `f: {command: [x], map: {range: 100}, expect: 60s, hardware: {vm_type: m6i.xlarge, n_workers: 1}}
+  g: {command: [x], map: {from: f}, expect: 60s, hardware: {vm_type: c6a.large, n_workers: 1}}`, 45 + 60 + 45 + 6000},
+		{"quicker", `f: {command: [x], map: {range: 100}, expect: 60s, hardware: {vm_type: m6i.xlarge, n_workers: 1}}
+  g: {command: [x], map: {from: f}, expect: 1s, hardware: {vm_type: c6a.large, n_workers: 1}}`, 45 + 6000 + 1},
+		{"on the same machines", `f: {command: [x], map: {range: 100}, expect: 60s, hardware: {vm_type: m6i.xlarge, n_workers: 1}}
+  g: {command: [x], map: {from: f}, expect: 60s}`, 45 + 6000 + 6000},
+		{"after all", `f: {command: [x], map: {range: 100}, expect: 60s, hardware: {vm_type: m6i.xlarge, n_workers: 1}}
+  g: {command: [x], needs: f, map: {range: 100}, expect: 60s, hardware: {vm_type: c6a.large, n_workers: 1}}`, 2 * (45 + 6000)},
+	} {
+		e := priced(t)
+		e.AWS.Quota = nil
+		e.AWS.Catalogue = func(_ context.Context, region string) (*hardware.Catalogue, error) {
+			return hardware.BuiltIn(region), nil
+		}
+		file := write(t, "pipeline.yaml", "name: p\ncloud: aws\nfunctions:\n  "+c.functions+"\n")
+		r := estimated(t, e, EstimateOptions{ApplyOptions: ApplyOptions{File: file}, Assume: time.Minute})
+		if math.Abs(r.Estimate.Seconds-c.want) > 0.01 || r.Estimate.MaxSeconds < r.Estimate.Seconds {
+			t.Errorf("%s: %gs, at most %gs; want %gs", c.name, r.Estimate.Seconds, r.Estimate.MaxSeconds, c.want)
+		}
+	}
+}
