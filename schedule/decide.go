@@ -65,6 +65,8 @@ type Tick struct {
 	At time.Time
 	// Seen: somebody noticed it in time, and it had to wait.
 	Seen bool
+	// Paused: the schedule rested when it was due.
+	Paused bool
 }
 
 // Decide says what becomes of ticks that have no outcome yet: oldest first,
@@ -81,7 +83,7 @@ func Decide(id string, p Policy, ticks []Tick, now time.Time, live []LiveRun, st
 		t := tick.At
 		age := now.Sub(t)
 		switch {
-		case p.Paused:
+		case p.Paused || tick.Paused:
 			add(t, Skip, "paused")
 		case age < Delay(id, t, p.Jitter):
 			add(t, Wait, "its start is spread by jitter")

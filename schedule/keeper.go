@@ -192,6 +192,15 @@ func (k *Keeper) Round(ctx context.Context, s Schedule, now time.Time) ([]Record
 	if err != nil {
 		return settled, err
 	}
+	if len(open) > 0 {
+		pauses, err := k.pauses(ctx, s.Pipeline)
+		if err != nil {
+			return settled, err
+		}
+		for i := range open {
+			open[i].Paused = slices.ContainsFunc(pauses, func(p pause) bool { return p.holds(open[i].At) })
+		}
+	}
 	for _, v := range Decide(s.ID, s.Policy, open, now, live, starting) {
 		rec, err := k.perform(ctx, s, v, now)
 		if err != nil {

@@ -233,13 +233,13 @@ func TestPauseAndBroken(t *testing.T) {
 		return list
 	}
 	round(now)
-	if err := k.Pause(ctx, "p"); err != nil {
+	if err := k.Pause(ctx, "p", now); err != nil {
 		t.Fatal(err)
 	}
 	if list := round(now.Add(time.Hour)); len(list) != 1 || list[0].State != Skipped || list[0].Why != "paused" {
 		t.Fatalf("%+v", list)
 	}
-	if err := k.Resume(ctx, "p"); err != nil {
+	if err := k.Resume(ctx, "p", now.Add(2*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 	r.broken = true

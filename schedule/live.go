@@ -95,14 +95,64 @@ func (k *Keeper) Backfilled(ctx context.Context, s Schedule, tick time.Time, run
 	return k.put(ctx, RecordKey(s, tick), rec)
 }
 
-// Pause stops the schedules of a pipeline; its ticks are skipped.
-func (k *Keeper) Pause(ctx context.Context, pipeline string) error {
-	return k.Store.Put(ctx, pausedKey(pipeline), []byte(k.By))
+// pause is a time in which the schedules of a pipeline rested; To is zero while
+// they do.
+type pause struct {
+	By   string    `json:"by"`
+	From time.Time `json:"from"`
+	To   time.Time `json:"to,omitzero"`
 }
 
-// Resume ends a pause; where there is none it does nothing.
-func (k *Keeper) Resume(ctx context.Context, pipeline string) error {
+func (p pause) holds(t time.Time) bool { return t.After(p.From) && !t.After(p.To) }
+
+// maxPauses is how many pauses are remembered that have ended.
+const maxPauses = 20
+
+func pausesKey(pipeline string) string { return "schedules/" + pipeline + "/pauses.json" }
+
+// Pause stops the schedules of a pipeline; its ticks are skipped.
+func (k *Keeper) Pause(ctx context.Context, pipeline string, now time.Time) error {
+	if paused, err := k.Paused(ctx, pipeline); paused || err != nil {
+		return err // since it was asked for first
+	}
+	return k.put(ctx, pausedKey(pipeline), pause{By: k.By, From: now.UTC()})
+}
+
+// Resume ends a pause. That there was one is remembered: what was due in it is
+// skipped also where nobody looked at the time.
+func (k *Keeper) Resume(ctx context.Context, pipeline string, now time.Time) error {
+	b, err := k.Store.Get(ctx, pausedKey(pipeline))
+	if cloud.KindOf(err) == cloud.KindNotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var p pause
+	if json.Unmarshal(b, &p) == nil && !p.From.IsZero() {
+		list, err := k.pauses(ctx, pipeline)
+		if err != nil {
+			return err
+		}
+		p.To = now.UTC()
+		list = append(list, p)
+		if err := k.put(ctx, pausesKey(pipeline), list[max(0, len(list)-maxPauses):]); err != nil {
+			return err
+		}
+	}
 	return k.Store.Delete(ctx, pausedKey(pipeline))
+}
+
+// pauses is the last pauses that have ended.
+func (k *Keeper) pauses(ctx context.Context, pipeline string) (list []pause, err error) {
+	b, err := k.Store.Get(ctx, pausesKey(pipeline))
+	if cloud.KindOf(err) == cloud.KindNotFound {
+		return nil, nil
+	}
+	if err == nil && json.Unmarshal(b, &list) != nil {
+		list = nil // they are forgotten; the next one is not
+	}
+	return list, err
 }
 
 // Paused says whether the schedules of a pipeline were paused by Pause.

@@ -124,3 +124,52 @@ func TestBackfilled(t *testing.T) {
 		t.Error("no error without a store")
 	}
 }
+
+// What was due in a pause is skipped, also where nobody looked until it ended;
+// what is due after it runs.
+func TestPauseThatNobodySaw(t *testing.T) {
+	t.Parallel()
+	ctx := context.Background()
+	s := nightly(t, "UTC", Policy{Overlap: "skip", Catchup: "latest"})
+	day := func(d, h int) time.Time { return time.Date(2026, 5, d, h, 0, 0, 0, time.UTC) }
+	r := newRuns(day(1, 0), time.Minute)
+	k := &Keeper{Store: cloudtest.NewStore(), Runner: r}
+	round := func(at time.Time) []Record {
+		t.Helper()
+		r.now = at
+		list, err := k.Round(ctx, s, at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	round(day(1, 0))
+	for range 3 * maxPauses { // earlier ones, of which not all are remembered
+		do(k.Pause(ctx, "p", day(1, 1)))
+		do(k.Resume(ctx, "p", day(1, 1)))
+	}
+	do(k.Pause(ctx, "p", day(1, 12)))
+	do(k.Pause(ctx, "p", day(3, 12))) // again changes nothing
+	do(k.Resume(ctx, "p", day(4, 12)))
+	do(k.Resume(ctx, "p", day(9, 12)))
+	states := map[int]string{}
+	for _, rec := range round(day(4, 13)) {
+		states[rec.Tick.Day()] = rec.State
+	}
+	if len(states) != 4 || states[1] != Ran || states[2] != Skipped || states[3] != Skipped || states[4] != Skipped {
+		t.Errorf("%v", states)
+	}
+	if list := round(day(5, 3)); len(list) != 1 || list[0].State != Ran {
+		t.Errorf("after the pause: %+v", list)
+	}
+	do(k.Store.Put(ctx, pausesKey("p"), []byte("{")))
+	if list := round(day(6, 3)); len(list) != 1 || list[0].State != Ran {
+		t.Errorf("with pauses that cannot be read: %+v", list)
+	}
+}

@@ -85,9 +85,9 @@ func (s *Server) actOnSchedule(w http.ResponseWriter, r *http.Request) error {
 	var err error
 	switch r.PathValue("action") {
 	case "pause":
-		err = s.cfg.Keeper.Pause(ctx, f.Pipeline)
+		err = s.cfg.Keeper.Pause(ctx, f.Pipeline, time.Now())
 	case "resume":
-		err = s.cfg.Keeper.Resume(ctx, f.Pipeline)
+		err = s.cfg.Keeper.Resume(ctx, f.Pipeline, time.Now())
 	case "trigger":
 		var h *engine.Handle
 		if h, err = s.trigger(ctx, f, r.PostFormValue("schedule")); err == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -43,7 +44,7 @@ func runPause(ctx context.Context, o *pauseOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := e.Keeper().Pause(ctx, name); err != nil {
+	if err := e.Keeper().Pause(ctx, name, time.Now()); err != nil {
 		return err
 	}
 	fmt.Fprintf(a.messages, "the schedules of %s are paused; %s resume %s ends that\n", name, program, name)
@@ -98,7 +99,7 @@ func (a *app) resumeSchedules(ctx context.Context, ref string) (bool, error) {
 	if err != nil || !paused {
 		return false, err
 	}
-	if err := k.Resume(ctx, name); err != nil {
+	if err := k.Resume(ctx, name, time.Now()); err != nil {
 		return false, err
 	}
 	fmt.Fprintf(a.messages, "the schedules of %s go on\n", name)
