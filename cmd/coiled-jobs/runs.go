@@ -77,25 +77,31 @@ func runRuns(ctx context.Context, o *runsOptions) error {
 		return t.WriteTSV(a.stdout)
 	}
 	st := a.style(a.stdout)
-	t := &ui.Table{Header: []string{"RUN", "PIPELINE", "STATUS", "STARTED", "TIME", "TASKS", "FAILED"},
-		Right: []bool{false, false, false, false, true, true, true}}
-	if o.all {
+	return runsTable(runs, o.all, st).Write(a.stdout, st, width(a.stdout))
+}
+
+// runsTable is runs for people: what matters most comes first, as a narrow
+// terminal cuts the rest. The name of the pipeline begins the run's id.
+func runsTable(runs []engine.RunSummary, owners bool, st ui.Style) *ui.Table {
+	t := &ui.Table{Header: []string{"RUN", "STATUS", "TASKS", "FAILED", "TIME", "STARTED"},
+		Right: []bool{false, false, true, true, true, false}}
+	if owners {
 		t.Header = append(t.Header, "OWNER")
 	}
 	for _, r := range runs {
-		row := []string{r.Run, r.Pipeline, r.Status, ago(time.Since(r.Started)), ui.Seconds(r.Seconds), ui.Count(r.Tasks), ui.Count(r.Failed)}
-		if o.all {
+		row := []string{r.Run, r.Status, ui.Count(r.Tasks), ui.Count(r.Failed), ui.Seconds(r.Seconds), ago(time.Since(r.Started))}
+		if owners {
 			row = append(row, r.Owner)
 		}
 		t.Rows = append(t.Rows, row)
 	}
 	t.Paint = func(row, col int, text string) string {
-		if col == 2 {
+		if col == 1 {
 			return st.Status(runs[row].Status, text)
 		}
 		return text
 	}
-	return t.Write(a.stdout, st, width(a.stdout))
+	return t
 }
 
 func allHint(all bool) string {
