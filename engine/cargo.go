@@ -96,9 +96,14 @@ func (e *Engine) localFiles(ctx context.Context, h *executor.Header, p *spec.Pip
 	return files, err
 }
 
-// codeOf finds the files that travel for a kind, and the id of what it installs.
+// codeOf finds the files that travel for a kind, and the id of what it installs;
+// what that leaves to this computer is settled in k.
 func (e *Engine) codeOf(ctx context.Context, dir string, p *spec.Pipeline, k *kind, arch string, items map[string]bool, outputs *made) (code *bundle.Manifest, id string, err error) {
-	extra, err := software.Files(&k.Software, dir)
+	err = software.MatchPython(ctx, &k.Software, dir)
+	var extra []string
+	if err == nil {
+		extra, err = software.Files(&k.Software, dir)
+	}
 	if err == nil {
 		id, err = software.ID(&k.Software, dir, platformOf(arch))
 	}

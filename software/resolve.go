@@ -93,7 +93,7 @@ func resolve(sw *spec.Software, dir string) (*needs, error) {
 	if n.conda != "" && (n.lock != "" || n.project != "") {
 		return nil, errors.New("software: conda and uv cannot make one environment together; choose one of them (conda and requirements can)")
 	}
-	if n.python == "" && n.reqs != "" && n.conda == "" && n.lock == "" && n.project == "" {
+	if n.anyPython() {
 		n.wantPython(dir)
 	}
 	if n.lock != "" && !there(dir, n.pyproject()) {

@@ -2,7 +2,9 @@ package software
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -289,5 +291,38 @@ func TestSetup(t *testing.T) {
 	}
 	if !m.logged("line 5") {
 		t.Error("the log does not have what the script printed")
+	}
+}
+
+// Packages that were tried with the Python here get that one on machines, unless
+// anything says another.
+func TestMatchPython(t *testing.T) {
+	t.Parallel()
+	out, err := exec.Command("python3", "-V").Output()
+	if err != nil {
+		t.Skip(err)
+	}
+	here := regexp.MustCompile(`3\.[0-9]+`).FindString(string(out))
+	for name, c := range map[string]struct {
+		files map[string]string
+		sw    spec.Software
+		want  string
+	}{
+		"nothing":          {nil, spec.Software{}, ""},
+		"a set-up script":  {nil, spec.Software{Setup: "make"}, ""},
+		"packages":         {map[string]string{"requirements.txt": "x"}, spec.Software{}, here},
+		"named packages":   {map[string]string{"r.txt": "x"}, spec.Software{Requirements: "r.txt"}, here},
+		"a version":        {map[string]string{"r.txt": "x"}, spec.Software{Requirements: "r.txt", Python: "3.8"}, "3.8"},
+		"a version's file": {map[string]string{"requirements.txt": "x", ".python-version": "3.8"}, spec.Software{}, ""},
+		"a project":        {map[string]string{"pyproject.toml": project}, spec.Software{}, ""},
+		"a lock and more":  {map[string]string{"pyproject.toml": project, "uv.lock": "", "r.txt": "x"}, spec.Software{UV: "uv.lock", Requirements: "r.txt"}, ""},
+		"conda and more":   {map[string]string{"e.yml": "", "r.txt": "x"}, spec.Software{Conda: "e.yml", Requirements: "r.txt"}, ""},
+		"a container":      {map[string]string{"requirements.txt": "x"}, spec.Software{Container: "python:3.8"}, ""},
+	} {
+		dir := t.TempDir()
+		write(t, dir, c.files)
+		if err := MatchPython(t.Context(), &c.sw, dir); err != nil || c.sw.Python != c.want {
+			t.Errorf("%s: Python %q, %v; want %q", name, c.sw.Python, err, c.want)
+		}
 	}
 }
