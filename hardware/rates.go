@@ -46,9 +46,6 @@ func (r Rates) MachineHour(instance float64, diskGB int) float64 {
 	return instance + r.DiskHour(diskGB) + r.AddressHour
 }
 
-// Billed is the time that is paid for a machine that lived for d.
-func Billed(d time.Duration) time.Duration { return max(d, MinBilled) }
-
 // Requests is the price of S3 and SQS requests.
 func (r Rates) Requests(puts, gets, queue float64) float64 {
 	return puts/1000*r.StorePuts + gets/1000*r.StoreGets + queue/1e6*r.QueueCalls
