@@ -84,7 +84,10 @@ func (e *Engine) gcRun(ctx context.Context, run string, dry bool) (did []string,
 // gcScratch removes scratch folders whose run is not live in this store and
 // that nobody has touched for a day: runs of other stores are not known here.
 func (e *Engine) gcScratch(live map[string]bool, dry bool) ([]string, error) {
-	base := scratchBase()
+	base, err := scratchBase(os.TempDir())
+	if err != nil {
+		return nil, err
+	}
 	entries, err := os.ReadDir(base)
 	if os.IsNotExist(err) {
 		return nil, nil

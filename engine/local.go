@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,16 +16,34 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/task"
 )
 
-// scratchBase is the folder of this user's scratch folders.
-func scratchBase() string {
-	return filepath.Join(os.TempDir(), fmt.Sprintf("coiled-jobs-%d", os.Getuid()))
+// scratchBase is the folder of this user's scratch folders below the system's
+// folder for temporary files. Everybody can write there and knows the name: what
+// is not this user's own folder, but a link or somebody else's, is an error, and
+// nothing is written or removed in it.
+func scratchBase(temp string) (string, error) {
+	base := filepath.Join(temp, fmt.Sprintf("coiled-jobs-%d", os.Getuid()))
+	info, err := os.Lstat(base)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return base, nil
+	case err != nil:
+		return "", err
+	case !info.IsDir() || !private(info):
+		return "", fmt.Errorf("%s is not a folder of yours that nobody else can write to; remove it", base)
+	}
+	return base, nil
 }
 
 // scratchFolder makes a private folder for a run on this machine's disk.
 func scratchFolder(run string) (string, error) {
-	base := scratchBase()
-	err := os.MkdirAll(base, 0o700)
 	var dir string
+	base, err := scratchBase(os.TempDir())
+	if err == nil {
+		err = os.MkdirAll(base, 0o700)
+	}
+	if err == nil {
+		base, err = scratchBase(os.TempDir()) // somebody may have been quicker
+	}
 	if err == nil {
 		dir, err = os.MkdirTemp(base, run+"-")
 	}

@@ -4,8 +4,15 @@ package engine
 
 import (
 	"errors"
+	"os"
 	"syscall"
 )
+
+// private says whether a file is this user's and nobody else can write to it.
+func private(info os.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Getuid() && info.Mode()&0o022 == 0
+}
 
 // newSession detaches a process from our terminal and process group.
 func newSession() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }

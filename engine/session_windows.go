@@ -1,6 +1,12 @@
 package engine
 
-import "syscall"
+import (
+	"os"
+	"syscall"
+)
+
+// private says nothing here: each user has a folder for temporary files.
+func private(os.FileInfo) bool { return true }
 
 const detachedProcess = 0x00000008
 
