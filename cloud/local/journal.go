@@ -105,7 +105,7 @@ func (s *Store) lockJournal(key string) (*osJournalFile, error) {
 	for {
 		var f *os.File
 		err := s.inParent(key, func() (err error) {
-			f, err = s.root.OpenFile(key, os.O_RDWR|os.O_CREATE, 0o600)
+			f, err = s.openFile(key, os.O_RDWR|os.O_CREATE)
 			return err
 		})
 		if err != nil {

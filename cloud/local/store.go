@@ -28,8 +28,10 @@ const tempDir = ".tmp"
 const staleAfter = 6 * time.Hour
 
 // Store keeps objects as files of a folder: the key is the relative path.
-// Files are readable by their owner only, results may be private. As a key is
-// a path, an object cannot lie "under" another one ("a" and "a/b").
+// Files are readable by their owner only, results may be private; where the
+// group of the folder may write in it, that group has the same rights to all
+// files, so that a team can share a store. As a key is a path, an object cannot
+// lie "under" another one ("a" and "a/b").
 //
 // An object is written to a temporary file, synced, and renamed (Put) or
 // linked (Create) to its name, so that readers never see a part of it, not
@@ -38,6 +40,7 @@ type Store struct {
 	dir   string
 	root  *os.Root
 	files fileCache
+	group bool // the folder's group has the same rights as the owner of a file
 
 	tempOnce sync.Once
 }
@@ -68,7 +71,12 @@ func FindStore(dir string) (*Store, error) {
 	if err != nil {
 		return nil, openError(abs, err)
 	}
-	return &Store{dir: abs, root: root}, nil
+	info, err := root.Stat(".")
+	if err != nil {
+		_ = root.Close()
+		return nil, openError(abs, err)
+	}
+	return &Store{dir: abs, root: root, group: runtime.GOOS != "windows" && info.Mode()&0o020 != 0}, nil
 }
 
 // openError names the folder and what is wrong with it, or with the parent
@@ -294,14 +302,14 @@ func (s *Store) createTemp() (*os.File, string, error) {
 	s.tempOnce.Do(s.sweepTemp)
 	for try := 0; ; try++ {
 		name := tempDir + "/" + rand.Text()
-		f, err := s.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err := s.openFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 		if err == nil {
 			return f, name, nil
 		}
 		if !errors.Is(err, fs.ErrNotExist) || try == 3 {
 			return nil, "", err
 		}
-		if err := s.root.MkdirAll(tempDir, 0o700); err != nil {
+		if err := s.mkdirAll(tempDir); err != nil {
 			return nil, "", err
 		}
 	}
@@ -347,7 +355,7 @@ func (s *Store) makeParents(key string) error {
 		}
 		missing = append(missing, p)
 	}
-	if err := s.root.MkdirAll(parent, 0o700); err != nil {
+	if err := s.mkdirAll(parent); err != nil {
 		return err
 	}
 	for i := len(missing) - 1; i >= 0; i-- {
@@ -386,7 +394,7 @@ func (s *Store) OpenAppend(key string) (*os.File, error) {
 	}
 	var f *os.File
 	err := s.inParent(key, func() (err error) {
-		f, err = s.root.OpenFile(key, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+		f, err = s.openFile(key, os.O_WRONLY|os.O_APPEND|os.O_CREATE)
 		return err
 	})
 	if err != nil {
