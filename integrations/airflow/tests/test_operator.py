@@ -241,6 +241,23 @@ def test_which_logs(fake: Fake, logs: str, asked: list[list[str]]) -> None:
     assert [c["args"][2:3] for c in fake.calls("logs")] == asked
 
 
+@pytest.mark.parametrize(
+    ("finished", "logs", "asked"),
+    [
+        ("2100-01-01T00:00:00Z", "all", [["--store=/store"]]),
+        ("2100-01-01T00:00:00Z", "none", []),
+        ("2020-01-01T00:00:00Z", "all", []),  # it had ended before: its results are taken
+    ],
+)
+def test_logs_of_a_run_that_has_ended_at_once(
+    fake: Fake, finished: str, logs: str, asked: list[list[str]]
+) -> None:
+    fake.answers("apply", {**state("succeeded"), "finished": finished})
+    execute(make(logs=logs))
+    assert [c["args"][2:] for c in fake.calls("logs")] == asked
+    assert not fake.calls("wait")
+
+
 def kill_when(fake: Fake, op: CoiledJobsOperator, command: str) -> threading.Thread:
     def work() -> None:
         while not fake.calls(command):

@@ -188,6 +188,8 @@ class CoiledJobsOperator(BaseOperator):
                 state = self._follower.follow(state["run"])
             except (InterruptedError, CoiledJobsError) as e:
                 raise AirflowException(str(e)) from e
+        elif self.logs == "all" and _ended_since(state, submitted):  # sooner than anybody could follow it
+            show(program, self.log, self.max_log_lines, "logs", state["run"])
         return self._conclude(context, state, submitted, again)
 
     def _prepare(self, context: Any) -> CoiledJobs:
@@ -356,6 +358,10 @@ def _cancelled_before(state: State, submitted: float) -> bool:
     if state["status"] != "cancelled" or not state.get("started") or not state.get("finished"):
         return False
     return _seconds(state["started"]) < int(submitted) and _seconds(state["finished"]) < submitted + TAIL
+
+
+def _ended_since(state: State, submitted: float) -> bool:
+    return bool(state.get("finished")) and _seconds(state["finished"]) >= int(submitted)
 
 
 def _seconds(text: str) -> float:
