@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/coiled-jobs/coiled-jobs/planner"
 	"github.com/coiled-jobs/coiled-jobs/spec"
@@ -38,10 +37,6 @@ type Options struct {
 	// Without, if set, leaves out more files; it says nothing about those in
 	// extra. Items of maps are given here.
 	Without func(path string) bool
-	// Made, if set, says of files that the work makes them anew. They do not
-	// travel unless git tracks them, files.include names them by more than a
-	// star, or they are in extra.
-	Made func(path string) bool
 }
 
 // Scan finds the files beside a pipeline file that travel with the work, and
@@ -107,8 +102,7 @@ type scanner struct {
 	found            map[string]*Entry
 	bytes            int64
 	left             []Left
-	looked           int                    // into files that may be keys
-	tracked          func() map[string]bool // by git, for what files.include found
+	looked           int // into files that may be keys
 }
 
 func newScanner(dir string, files spec.Files, opts Options) (*scanner, error) {
@@ -150,14 +144,6 @@ func newScanner(dir string, files spec.Files, opts Options) (*scanner, error) {
 
 // find fills found and left with what travels by rule.
 func (s *scanner) find(ctx context.Context) error {
-	s.tracked = sync.OnceValue(func() map[string]bool {
-		list, _, _ := gitFiles(ctx, s.dir) // without git, none
-		by := map[string]bool{}
-		for _, c := range list {
-			by[c.path] = c.tracked
-		}
-		return by
-	})
 	take := func(c candidate) error { return s.consider(ctx, c) }
 	if s.include != nil {
 		return s.walk(ctx, "", &walkRules{enter: func(folder string) bool {
@@ -228,9 +214,6 @@ func (s *scanner) consider(ctx context.Context, c candidate) error {
 	if s.opts.Without != nil && s.opts.Without(c.path) {
 		return nil
 	}
-	if s.made(c) {
-		return nil
-	}
 	if i, why := secret(c.path); i >= 0 && !s.named(c.path, i) {
 		return s.leave(c.path, why)
 	}
@@ -244,17 +227,6 @@ func (s *scanner) consider(ctx context.Context, c candidate) error {
 		}
 	}
 	return s.take(c.path, false)
-}
-
-// made says whether a file is left out since the work makes it anew.
-func (s *scanner) made(c candidate) bool {
-	if s.opts.Made == nil || c.tracked || !s.opts.Made(c.path) {
-		return false
-	}
-	if s.include == nil {
-		return true
-	}
-	return !s.named(c.path, strings.Count(c.path, "/")) && !s.tracked()[c.path]
 }
 
 // leave notes a file that was left out, if it is there.

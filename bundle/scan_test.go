@@ -161,38 +161,6 @@ func TestScanWithout(t *testing.T) {
 	same(t, "files", []string{"b.py"}, paths(m))
 }
 
-// What the work makes anew stays here, unless somebody wants it to travel.
-func TestScanMade(t *testing.T) {
-	t.Parallel()
-	files := map[string]string{"main.py": "", "out/a": "", "out/kept": "", "gen.py": "", "page.html": ""}
-	made := func(p string) bool { return p != "main.py" }
-	dir, repo := t.TempDir(), t.TempDir()
-	write(t, dir, files)
-	write(t, repo, files)
-	git(t, repo, "init", "-q")
-	git(t, repo, "add", "out/kept")
-	for _, c := range []struct {
-		name    string
-		dir     string
-		include []string
-		extra   []string
-		want    []string
-	}{
-		{"all", dir, nil, nil, []string{"main.py"}},
-		{"what the pipeline names", dir, nil, []string{"gen.py"}, []string{"gen.py", "main.py"}},
-		{"a star names nothing", dir, []string{"**"}, nil, []string{"main.py"}},
-		{"named", dir, []string{"**", "*.html", "out/a"}, nil, []string{"main.py", "out/a", "page.html"}},
-		{"tracked", repo, nil, nil, []string{"main.py", "out/kept"}},
-		{"tracked and included", repo, []string{"out"}, nil, []string{"out/kept"}},
-	} {
-		m, err := Scan(t.Context(), c.dir, spec.Files{Include: c.include}, c.extra, Options{Made: made})
-		if err != nil {
-			t.Fatalf("%s: %v", c.name, err)
-		}
-		same(t, c.name, c.want, paths(m))
-	}
-}
-
 func TestScanErrors(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

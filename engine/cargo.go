@@ -58,11 +58,10 @@ func (e *Engine) gather(ctx context.Context, h *executor.Header, p *spec.Pipelin
 		return nil, err
 	}
 	c.folders = outputFolders(executor.Selected(p, h.Functions, h.Only), h.Dir)
-	outputs := madeBy(p, h, items)
 	c.code, c.software = make([]*bundle.Manifest, len(q.Kinds)), make([]string, len(q.Kinds))
 	err = together(len(q.Kinds), func(i int) (err error) {
 		k := &q.Kinds[i]
-		c.code[i], c.software[i], err = e.codeOf(ctx, h.Dir, p, k.kind, k.choices[0].Arch, c.files, outputs)
+		c.code[i], c.software[i], err = e.codeOf(ctx, h.Dir, p, k.kind, k.choices[0].Arch, c.files)
 		return err
 	})
 	if err != nil {
@@ -98,7 +97,7 @@ func (e *Engine) localFiles(ctx context.Context, h *executor.Header, p *spec.Pip
 
 // codeOf finds the files that travel for a kind, and the id of what it installs;
 // what that leaves to this computer is settled in k.
-func (e *Engine) codeOf(ctx context.Context, dir string, p *spec.Pipeline, k *kind, arch string, items map[string]bool, outputs *made) (code *bundle.Manifest, id string, err error) {
+func (e *Engine) codeOf(ctx context.Context, dir string, p *spec.Pipeline, k *kind, arch string, items map[string]bool) (code *bundle.Manifest, id string, err error) {
 	err = software.MatchPython(ctx, &k.Software, dir)
 	var extra []string
 	if err == nil {
@@ -110,7 +109,7 @@ func (e *Engine) codeOf(ctx context.Context, dir string, p *spec.Pipeline, k *ki
 	if err != nil {
 		return nil, "", usagef("software of %s: %v", k.Base, err)
 	}
-	code, err = e.scan(ctx, dir, p, k, extra, items, outputs)
+	code, err = e.scan(ctx, dir, p, k, extra, items)
 	return code, id, err
 }
 
@@ -124,7 +123,7 @@ func platformOf(arch string) string {
 
 // scan finds the files that travel for a kind: those of files, the code that
 // its functions name, and others that must be there.
-func (e *Engine) scan(ctx context.Context, dir string, p *spec.Pipeline, k *kind, others []string, items map[string]bool, outputs *made) (*bundle.Manifest, error) {
+func (e *Engine) scan(ctx context.Context, dir string, p *spec.Pipeline, k *kind, others []string, items map[string]bool) (*bundle.Manifest, error) {
 	extra := map[string]bool{}
 	for _, path := range others {
 		extra[path] = true
@@ -145,7 +144,7 @@ func (e *Engine) scan(ctx context.Context, dir string, p *spec.Pipeline, k *kind
 		prefix := filepath.ToSlash(rel) + "/"
 		own = func(path string) bool { return strings.HasPrefix(path, prefix) }
 	}
-	o := bundle.Options{CacheDir: e.cacheDir(), Name: p.Name, Made: outputs.has,
+	o := bundle.Options{CacheDir: e.cacheDir(), Name: p.Name,
 		Without: func(path string) bool { return items[path] || path == filepath.ToSlash(p.EnvFile) || own(path) }}
 	var m *bundle.Manifest
 	for i := len(k.Files) - 1; i >= 0; i-- { // what one function has, all have

@@ -36,7 +36,6 @@ func (e *Engine) Travel(ctx context.Context, p *Planned, o ApplyOptions) (*Trave
 	if err != nil {
 		return nil, err
 	}
-	outputs := madeBy(p.Pipeline, h, items)
 	kinds := kindsOf(executor.Selected(p.Pipeline, o.Functions, o.Only))
 	code := make([]*bundle.Manifest, len(kinds))
 	err = together(len(kinds), func(i int) (err error) {
@@ -44,7 +43,7 @@ func (e *Engine) Travel(ctx context.Context, p *Planned, o ApplyOptions) (*Trave
 		if kinds[i].Hardware.ARM {
 			arch = hardware.ARM64
 		}
-		code[i], _, err = e.codeOf(ctx, p.Dir, p.Pipeline, kinds[i], arch, files, outputs)
+		code[i], _, err = e.codeOf(ctx, p.Dir, p.Pipeline, kinds[i], arch, files)
 		return err
 	})
 	if err != nil {

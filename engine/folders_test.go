@@ -1,0 +1,48 @@
+package engine
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/coiled-jobs/coiled-jobs/executor"
+)
+
+// Outputs of an earlier run are files like others: a task on a machine goes on
+// with them, as it does here. The folders for outputs are there, too, also if
+// nothing in them travels.
+func TestOutputsOfEarlierRunsTravel(t *testing.T) {
+	t.Parallel()
+	c := newCloud(t)
+	e := c.engine()
+	file := write(t, "pipeline.yaml", `name: again
+cloud: aws
+files: {exclude: [out/parts]}
+defaults: {hardware: {vm_type: m6i.large, keepalive: 0s, n_workers: 1}}
+functions:
+  part:
+    map: {items: [a, b]}
+    run: '[ ! -e "out/parts/${{ item }}.txt" ]; echo ${{ item }} > "out/parts/${{ item }}.txt"'
+    outputs: ["out/parts/${{ item }}.txt"]
+  log:
+    needs: part
+    run: echo ran >> history.csv
+    outputs: [history.csv]
+`, "out/parts/.keep", "")
+	dir := filepath.Dir(file)
+	if err := os.Remove(filepath.Join(dir, "out/parts/.keep")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		h := apply(t, e, ApplyOptions{File: file})
+		ended(t, h, executor.RunSucceeded)
+		if _, _, err := e.FetchOutputs(t.Context(), h.Run, "", -1, dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{"history.csv": "ran\nran\n", "out/parts/a.txt": "a\n"} {
+		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != want {
+			t.Errorf("%s: %q, %v", name, b, err)
+		}
+	}
+}
