@@ -145,7 +145,7 @@ func (e *Engine) priceKinds(ctx context.Context, p *spec.Pipeline, fs []*spec.Fu
 		}
 		first := &pk.selection.Choices[0]
 		pk.rates = hardware.RatesOf(region)
-		pk.machine = hardware.Machine{Disk: pk.rates.DiskHour(diskOf(k.Hardware)), Address: pk.rates.AddressHour}
+		pk.machine = hardware.Machine{Disk: pk.rates.DiskHour(diskOf(k.Hardware, pk.selection.Choices)), Address: pk.rates.AddressHour}
 		pk.machine.Instance, pk.machine.InstanceMost = first.OnDemand, first.OnDemand
 		if request.Market != hardware.OnDemand {
 			if price, _ := first.CheapestSpot(); price > 0 {
@@ -343,9 +343,9 @@ func describe(jobs []*pricedJob, r *planner.Report) {
 		first := &j.k.selection.Choices[0]
 		f.Hardware = planner.ReportHardware{Cloud: "aws", Threads: j.job.Slots, VMType: first.Name, VMTypes: j.k.selection.Types(),
 			VCPUs: first.VCPUs, MemoryGiB: float64(first.MemoryMiB) / 1024, GPUs: first.GPUs, Region: j.k.region,
-			SpotPolicy: j.k.selection.Request.Market, DiskGB: diskOf(j.k.Hardware),
-			PricePerHour:         j.k.rates.MachineHour(j.k.machine.Instance, diskOf(j.k.Hardware)),
-			OnDemandPricePerHour: j.k.rates.MachineHour(first.OnDemand, diskOf(j.k.Hardware))}
+			SpotPolicy: j.k.selection.Request.Market, DiskGB: diskOf(j.k.Hardware, j.k.selection.Choices),
+			PricePerHour:         j.k.rates.MachineHour(j.k.machine.Instance, diskOf(j.k.Hardware, j.k.selection.Choices)),
+			OnDemandPricePerHour: j.k.rates.MachineHour(first.OnDemand, diskOf(j.k.Hardware, j.k.selection.Choices))}
 		if first.GPUs > 0 {
 			f.Hardware.GPUModel = first.GPUModel
 		}

@@ -217,7 +217,7 @@ func choose(k *QuoteKind, c *hardware.Catalogue, vcpus int) error {
 	}
 	first := s.Choices[0]
 	k.choices, k.exact, k.Type, k.Others = s.Choices, len(s.Request.Types) > 0 || len(s.Notes) == 0, first.Name, len(s.Choices)-1
-	k.Price = c.MachinePrice(first.Name, "", k.kind.Hardware.SpotPolicy != "on-demand", diskOf(k.kind.Hardware))
+	k.Price = c.MachinePrice(first.Name, "", k.kind.Hardware.SpotPolicy != "on-demand", diskOf(k.kind.Hardware, s.Choices))
 	return nil
 }
 
@@ -314,12 +314,16 @@ func allOf(acts ...func() error) error {
 	return together(len(acts), func(i int) error { return acts[i]() })
 }
 
-// diskOf is the root disk of a machine, in GiB.
-func diskOf(h spec.Hardware) int {
+// diskOf is the root disk of machines of the given choices, in GiB. The image
+// with drivers for GPUs needs a large one.
+func diskOf(h spec.Hardware, choices []hardware.Choice) int {
+	gpu := h.GPU > 0 || len(choices) > 0 && choices[0].GPUs > 0
 	switch {
+	case gpu && h.AMI == "":
+		return max(h.DiskGB, gpuDisk)
 	case h.DiskGB > 0:
 		return h.DiskGB
-	case h.GPU > 0:
+	case gpu:
 		return gpuDisk
 	}
 	return defaultDisk

@@ -247,7 +247,7 @@ func (rec *fleetRecord) kinds(fs []*spec.Function, prices *priceBook) ([]fleet.K
 }
 
 func (r *kindRecord) fleet(k *kind, prices *priceBook) fleet.Kind {
-	disk := diskOf(k.Hardware)
+	disk := diskOf(k.Hardware, r.Choices)
 	f := fleet.Kind{
 		Name: r.Setup.Kind, Functions: k.Functions, Setup: r.Setup, Pool: r.Setup.Pool,
 		Spot: k.Hardware.SpotPolicy, Region: r.Region, DiskGB: disk, Tags: k.Hardware.Tags,

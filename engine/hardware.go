@@ -31,7 +31,7 @@ func (e *Engine) Hardware(ctx context.Context, o ApplyOptions) (choices []Hardwa
 		return nil, nil, err
 	}
 	for _, k := range kinds {
-		choices = append(choices, HardwareChoice{Functions: k.Functions, Region: k.region, DiskGB: diskOf(k.Hardware),
+		choices = append(choices, HardwareChoice{Functions: k.Functions, Region: k.region, DiskGB: diskOf(k.Hardware, k.selection.Choices),
 			Catalogue: k.catalogue, Selection: k.selection})
 	}
 	return choices, r.Warnings, nil
@@ -39,7 +39,7 @@ func (e *Engine) Hardware(ctx context.Context, o ApplyOptions) (choices []Hardwa
 
 // HardwareFor chooses machines for hardware alone.
 func (e *Engine) HardwareFor(ctx context.Context, h spec.Hardware) (HardwareChoice, error) {
-	c := HardwareChoice{Region: h.Region, DiskGB: diskOf(h)}
+	c := HardwareChoice{Region: h.Region}
 	if c.Region == "" || c.Region == "auto" {
 		c.Region = e.configuredRegion()
 	}
@@ -50,6 +50,7 @@ func (e *Engine) HardwareFor(ctx context.Context, h spec.Hardware) (HardwareChoi
 	if c.Selection, err = hardware.Choose(hardware.RequestOf(h), c.Catalogue); err != nil {
 		return c, usagef("%v", err)
 	}
+	c.DiskGB = diskOf(h, c.Selection.Choices)
 	return c, nil
 }
 

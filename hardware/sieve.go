@@ -140,7 +140,11 @@ func (e *sieve) nothing(left []LeftOut) error {
 		slices.Sort(e.models)
 		return fmt.Errorf("%s: there is no GPU %s here, but there are %s", text, e.r.Model, strings.Join(e.models, ", "))
 	}
-	if near := e.nearest(); near != nil {
+	near := e.nearest()
+	if near != nil && e.r.Limit > 0 && near.VCPUs > e.r.Limit {
+		return fmt.Errorf("%s: %s has %d; raise limits.vcpus", text, near.Name, near.VCPUs)
+	}
+	if near != nil {
 		text += fmt.Sprintf("; %s comes nearest with %d CPUs and %s GiB", near.Name, near.VCPUs, gib(near.MemoryMiB<<20))
 		if near.GPUs > 0 {
 			text += fmt.Sprintf(" and %d x %s", near.GPUs, near.GPUModel)

@@ -422,6 +422,9 @@ type place struct {
 	At   time.Time `json:"at"`
 	Cron string    `json:"cron,omitempty"`
 	Zone string    `json:"zone,omitempty"`
+	// Was is what since.json said before, a time far ahead of At: one of the two
+	// clocks was wrong. Once Was has come it was the other one.
+	Was time.Time `json:"was,omitzero"`
 }
 
 // ahead is how much clocks of keepers may differ.
@@ -431,22 +434,28 @@ const ahead = time.Hour
 // before which all have outcomes, or when it was first seen.
 func (k *Keeper) from(ctx context.Context, s Schedule, now time.Time) (time.Time, error) {
 	var p place
+	var was time.Time
 	for _, name := range []string{"cursor.json", "since.json"} {
 		b, err := k.Store.Get(ctx, base(s)+name)
 		if err != nil && cloud.KindOf(err) != cloud.KindNotFound {
 			return p.At, err
 		}
+		p = place{}
 		if err != nil || json.Unmarshal(b, &p) != nil || p.At.IsZero() {
 			continue
 		}
 		// Who saw it first had a clock that went wrong: nothing would be due
 		// until then. A cursor is ahead only of ticks that have outcomes.
 		if name == "since.json" && p.At.After(now.Add(ahead)) {
+			was = p.At
 			break
+		}
+		if !p.Was.IsZero() && !p.Was.After(now) {
+			return p.Was, nil // what was due before it was first seen never runs
 		}
 		return p.At, nil
 	}
-	p = place{At: now.UTC(), Cron: s.Cron, Zone: s.Zone}
+	p = place{At: now.UTC(), Cron: s.Cron, Zone: s.Zone, Was: was}
 	b, err := json.Marshal(p)
 	if err != nil {
 		return p.At, err
@@ -491,6 +500,12 @@ func (k *Keeper) Last(ctx context.Context, s Schedule) (*Record, error) {
 	rec, err := k.read(ctx, last)
 	if nothing(err) {
 		return nil, nil
+	}
+	if err == nil && rec.State == Ran && rec.Status == "" {
+		// Of a backfill that was killed, or goes on; nobody else looks after it.
+		if status, err := k.Runner.Status(ctx, rec.Run); err == nil {
+			rec.Status = status
+		}
 	}
 	return rec, err
 }

@@ -77,6 +77,27 @@ func TestFirstSeenInTheFuture(t *testing.T) {
 	}
 }
 
+// A keeper whose clock is far behind for a moment does not make a year of nights
+// run that were over before the schedule was seen.
+func TestClockThatWasBehind(t *testing.T) {
+	t.Parallel()
+	s := nightly(t, "UTC", Policy{Overlap: "all", Catchup: "all"})
+	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+	r := newRuns(now, time.Minute)
+	k := &Keeper{Store: cloudtest.NewStore(), Runner: r}
+	for _, at := range []time.Time{now, now.AddDate(-1, 0, 0), now.Add(time.Hour), now.Add(2 * time.Hour)} {
+		if _, err := k.Round(t.Context(), s, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(r.byKey) != 0 {
+		t.Errorf("%d runs of nights before it was first seen", len(r.byKey))
+	}
+	if _, err := k.Round(t.Context(), s, now.Add(15*time.Hour)); err != nil || len(r.byKey) != 1 {
+		t.Errorf("%d runs of the next night, %v", len(r.byKey), err)
+	}
+}
+
 // After a backfill the ticks look as if the nights had gone well.
 func TestBackfilled(t *testing.T) {
 	t.Parallel()
