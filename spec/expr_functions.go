@@ -2,11 +2,13 @@ package spec
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/expr-lang/expr/builtin"
@@ -21,7 +23,11 @@ import (
 func instead[T any](name string, f func(v any) (T, error)) *builtin.Function {
 	return &builtin.Function{Name: name, Types: []reflect.Type{reflect.TypeFor[func(any) T]()},
 		Func: func(args ...any) (any, error) {
-			v, err := f(normalize(args[0]))
+			in := args[0]
+			if _, grouped := grouping(in); !grouped || name == "$toJSON" || name == "$string" {
+				in = normalize(in)
+			}
+			v, err := f(in)
 			if err != nil {
 				return nil, fmt.Errorf("%s() %w", name[1:], err)
 			}
@@ -31,9 +37,17 @@ func instead[T any](name string, f func(v any) (T, error)) *builtin.Function {
 
 // entriesOf makes a list of the entries of a mapping: in its order if it has
 // one, else by key.
-func entriesOf(one func(k string, v any) any) func(any) ([]any, error) {
+func entriesOf(one func(k, v any) any) func(any) ([]any, error) {
 	return func(v any) ([]any, error) {
 		list := []any{}
+		if m, ok := grouping(v); ok {
+			keys := m.MapKeys()
+			slices.SortFunc(keys, func(a, b reflect.Value) int { return compareKeys(a.Interface(), b.Interface()) })
+			for _, k := range keys {
+				list = append(list, one(k.Interface(), normalize(m.MapIndex(k).Interface())))
+			}
+			return list, nil
+		}
 		switch m := v.(type) {
 		case *value.Object:
 			for i, k := range m.Keys {
@@ -48,6 +62,39 @@ func entriesOf(one func(k string, v any) any) func(any) ([]any, error) {
 		}
 		return list, nil
 	}
+}
+
+// grouping is what groupBy and fromPairs of the library give: its keys
+// are what they were grouped by, not only text, and find the groups again.
+func grouping(v any) (reflect.Value, bool) {
+	m := reflect.ValueOf(v)
+	return m, m.Kind() == reflect.Map && m.Type().Key().Kind() == reflect.Interface
+}
+
+// compareKeys orders numbers by size, before whatever else, which is ordered as
+// text.
+func compareKeys(a, b any) int {
+	x, xn := keyNumber(a)
+	y, yn := keyNumber(b)
+	switch {
+	case xn && yn:
+		return cmp.Compare(x, y)
+	case xn:
+		return -1
+	case yn:
+		return 1
+	}
+	return strings.Compare(value.Text(a), value.Text(b))
+}
+
+func keyNumber(v any) (float64, bool) {
+	switch v := v.(type) {
+	case int:
+		return float64(v), true
+	case float64:
+		return v, true
+	}
+	return 0, false
 }
 
 // flatten puts the elements of lists in a list in their place, at any depth.

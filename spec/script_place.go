@@ -192,7 +192,7 @@ func wordContext(leaf syntax.Node, inner []syntax.Node, heredoc bool) (place, st
 			return 0, reason
 		}
 		if assignsDefault(param) && !heredoc && !strings.HasSuffix(shape, "dw") {
-			return 0, "outside of double quotes the shell splits what ${" + param.Param.Value + ":=...} gives: write \"${...}\""
+			return 0, "outside of double quotes the shell may split what ${" + param.Param.Value + ":=...} gives: write \"${...}\""
 		}
 	}
 	switch {
