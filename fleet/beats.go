@@ -180,7 +180,9 @@ func (f *Fleet) beatSeen(r beatRead, now time.Time) {
 // machineLeft notes that a machine has left the run.
 func (f *Fleet) machineLeft(m *machine) {
 	f.setLive(m.ID, nil)
-	if !m.worked && f.s.stop == "" && m.phase != booting && !m.noBeats {
+	// Whoever was invited may not have heard of it yet: its beat is an earlier one.
+	fresh := m.phase != booting || m.token != ""
+	if !m.worked && !m.beat.Worked && f.s.stop == "" && fresh && !m.noBeats {
 		f.bootFailed(m, orText(m.beat.Why, "it left without a word"), false)
 	}
 }

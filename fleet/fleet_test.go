@@ -415,6 +415,72 @@ func TestUntaggedMachine(t *testing.T) {
 	}
 }
 
+// TestGivenUpBefore: what a machine held that the last coordinator had given up
+// is somebody else's by now, also if the machine is still listed.
+func TestGivenUpBefore(t *testing.T) {
+	t.Parallel()
+	for _, before := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			store, machines := cloudtest.NewStore(), cloudtest.NewFleet(&cloudtest.Region{Default: 1})
+			list, err := machines.Launch(t.Context(), cloud.MachineSpec{Run: "r", Pool: "k", Token: "t", Count: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			id := list[0].ID
+			time.Sleep(time.Minute)
+			c := wire.Control{Epoch: 1, Until: time.Now().Add(10 * time.Minute)}
+			if before {
+				c.Lost = []string{sessionName(id, 1)}
+			}
+			put(t, store, wire.ControlKey("r"), c)
+			r := cloud.Range{Run: "r", Function: "f", From: 0, To: 1, Attempt: 1, ID: "1-1"}
+			put(t, store, wire.BeatKey("r", id), wire.Beat{Machine: id, Session: 1, Kind: "k", Seq: 7, Epoch: 1, At: time.Now(),
+				State: wire.StateWorking, Slots: 1, Held: []cloud.Range{r}})
+			time.Sleep(5 * time.Minute)
+			o := &owner{}
+			f := beginAs(2, store, machines, o)
+			time.Sleep(5 * time.Minute)
+			o.note(func() {
+				if !o.open || len(o.held) > 0 == before || len(o.lost) > 0 == before {
+					t.Errorf("given up before: %v; held %v, lost %v", before, o.held, o.lost)
+				}
+			})
+			if _, err := f.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestGoneBeforeItWasSeen: machines that join and leave again at once, because
+// they cannot be prepared, end the run; those that were ready do not.
+func TestGoneBeforeItWasSeen(t *testing.T) {
+	t.Parallel()
+	for _, worked := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			store, region := cloudtest.NewStore(), &cloudtest.Region{Default: 10}
+			o := &owner{demand: []task.Demand{running("f", 1000, 0, 1000)}}
+			f := begin(store, cloudtest.NewFleet(region), o)
+			for range 120 {
+				time.Sleep(time.Second)
+				for _, m := range region.Live() {
+					put(t, store, wire.BeatKey("r", m.ID), wire.Beat{Machine: m.ID, Session: 1, Kind: "k", Seq: 1, Epoch: 1, At: time.Now(),
+						State: wire.StateGone, Why: "could not go on: disk full", Worked: worked})
+					region.PowerOff(m.ID)
+				}
+			}
+			o.note(func() {
+				if worked == (o.err != nil) || !worked && !strings.Contains(o.err.Error(), "3 machines in a row did not start") {
+					t.Errorf("worked %v: %v", worked, o.err)
+				}
+			})
+			if _, err := f.Close(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
 // TestBootFails: a machine that leaves its log ends the run within seconds of
 // its end, if there is no other; several machines may each fail.
 func TestBootFails(t *testing.T) {

@@ -31,7 +31,8 @@ func (f *Fleet) giveUp(m *machine, why string, terminate bool, now time.Time) {
 		m.losing = false
 		return
 	}
-	m.lostEarly = !f.s.open
+	// Else the last coordinator has given back what it held.
+	m.lostEarly = !f.s.open && !slices.Contains(f.s.lost, m.name())
 	f.setLive(m.ID, nil)
 	if f.s.stop == "" && m.phase != left {
 		f.cfg.Notice(fmt.Sprintf("machine %s was lost: %s", m.ID, why))

@@ -87,7 +87,7 @@ func (s *session) beat(now time.Time, live []task.Live) *wire.Beat {
 	id := &s.m.id
 	return &wire.Beat{
 		Machine: id.ID, Session: s.n, Kind: s.st.setup.Kind, Seq: s.seq + 1, At: now.UTC(), Epoch: s.control.Epoch,
-		State: s.state, Why: s.why, Slots: s.st.slots, Held: s.heldRanges(), Live: live, Segments: s.st.segments,
+		State: s.state, Why: s.why, Worked: s.worker != nil, Slots: s.st.slots, Held: s.heldRanges(), Live: live, Segments: s.st.segments,
 		Type: id.Type, Zone: id.Zone, Spot: id.Spot, Notice: s.notice, Metrics: s.m.metrics(),
 	}
 }

@@ -154,11 +154,13 @@ type Beat struct {
 	Epoch int `json:"epoch"`
 	// State: "preparing" (code, software), "working", "leaving" (a notice, the
 	// end of its life), "gone" (its last beat for this run: Held is empty).
-	State string        `json:"state"`
-	Why   string        `json:"why,omitempty"` // of leaving and gone, for people
-	Slots int           `json:"slots"`
-	Held  []cloud.Range `json:"held,omitempty"` // claimed and not ended
-	Live  []task.Live   `json:"live,omitempty"`
+	State string `json:"state"`
+	Why   string `json:"why,omitempty"` // of leaving and gone, for people
+	// Worked: this session was ready for tasks, which a reader may not have seen.
+	Worked bool          `json:"worked,omitempty"`
+	Slots  int           `json:"slots"`
+	Held   []cloud.Range `json:"held,omitempty"` // claimed and not ended
+	Live   []task.Live   `json:"live,omitempty"`
 	// Segments is the number of the last segment.
 	Segments int       `json:"segments"`
 	Type     string    `json:"type,omitempty"` // instance type
