@@ -24,6 +24,9 @@ func newBackoff() retry.Backoff {
 // time. The last error is returned.
 func again(ctx context.Context, patience time.Duration, worth func(error) bool, do func(context.Context) error) error {
 	deadline := time.Now().Add(patience)
+	if end, ok := ctx.Deadline(); ok && end.Before(deadline) {
+		deadline = end
+	}
 	backoff := newBackoff()
 	for {
 		err := do(ctx)
