@@ -5,7 +5,15 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"runtime"
 )
+
+// shared says whether a folder with this mode is its group's. Without the bit
+// that hands the group on, new files are of the process's own group, which may be
+// everybody's.
+func shared(mode fs.FileMode) bool {
+	return runtime.GOOS != "windows" && mode&0o020 != 0 && (mode&fs.ModeSetgid != 0 || runtime.GOOS == "darwin")
+}
 
 // openFile opens a file of the store, creating it if flag says so.
 func (s *Store) openFile(name string, flag int) (*os.File, error) {

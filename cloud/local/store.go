@@ -29,8 +29,8 @@ const staleAfter = 6 * time.Hour
 
 // Store keeps objects as files of a folder: the key is the relative path.
 // Files are readable by their owner only, results may be private; where the
-// group of the folder may write in it, that group has the same rights to all
-// files, so that a team can share a store. As a key is a path, an object cannot
+// group of the folder may write in it and new files are of that group, it has
+// the same rights to all files, so that a team can share a store. As a key is a path, an object cannot
 // lie "under" another one ("a" and "a/b").
 //
 // An object is written to a temporary file, synced, and renamed (Put) or
@@ -76,7 +76,7 @@ func FindStore(dir string) (*Store, error) {
 		_ = root.Close()
 		return nil, openError(abs, err)
 	}
-	return &Store{dir: abs, root: root, group: runtime.GOOS != "windows" && info.Mode()&0o020 != 0}, nil
+	return &Store{dir: abs, root: root, group: shared(info.Mode())}, nil
 }
 
 // openError names the folder and what is wrong with it, or with the parent
