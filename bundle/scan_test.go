@@ -143,14 +143,15 @@ func TestScanKeys(t *testing.T) {
 	const key = "-----BEGIN OPENSSH PRIVATE KEY-----\nx\n-----END OPENSSH PRIVATE KEY-----\n"
 	write(t, dir, map[string]string{
 		"my-project-1a2b.json": `{"type": "service_account", "private_key": "-----BEGIN PRIVATE KEY-----\nMII"}`, "deploy": key, "sub/.hidden": key,
+		"both.json":   `{"cert": "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----", "key": "-----BEGIN RSA PRIVATE KEY-----\nMII"}`,
 		"public.json": `{"key": "-----BEGIN PUBLIC KEY-----\nMII", "private_key": ""}`, "Makefile": "-----BEGIN", "data.json": "{}",
 		"large.json": strings.Repeat(" ", 17<<10) + key, "test_key.py": key, "kaggle.json": "{}", "me_accessKeys.csv": "", "credentials.csv": "", "credentials.py": "",
 	})
 	m := scan(t, dir, spec.Files{}, Options{})
 	same(t, "files", []string{"Makefile", "credentials.py", "data.json", "large.json", "public.json", "test_key.py"}, paths(m))
-	same(t, "left out", []string{"credentials.csv", "deploy", "kaggle.json", "me_accessKeys.csv", "my-project-1a2b.json", "sub/.hidden"}, leftPaths(m))
+	same(t, "left out", []string{"both.json", "credentials.csv", "deploy", "kaggle.json", "me_accessKeys.csv", "my-project-1a2b.json", "sub/.hidden"}, leftPaths(m))
 	m = scan(t, dir, spec.Files{Include: []string{"deploy", "*.json"}}, Options{})
-	same(t, "named", []string{"data.json", "deploy", "kaggle.json", "large.json", "my-project-1a2b.json", "public.json"}, paths(m))
+	same(t, "named", []string{"both.json", "data.json", "deploy", "kaggle.json", "large.json", "my-project-1a2b.json", "public.json"}, paths(m))
 }
 
 func TestScanWithout(t *testing.T) {

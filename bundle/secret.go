@@ -187,9 +187,14 @@ func hasKey(name string) bool {
 	if err != nil {
 		return false // sending it will say so
 	}
-	_, rest, ok := bytes.Cut(b, []byte("-----BEGIN "))
-	kind, _, end := bytes.Cut(rest, []byte("-----"))
-	return ok && end && bytes.HasSuffix(kind, []byte("PRIVATE KEY"))
+	for ok := true; ok; { // there may be a certificate before it
+		if _, b, ok = bytes.Cut(b, []byte("-----BEGIN ")); ok {
+			if kind, _, end := bytes.Cut(b, []byte("-----")); end && bytes.HasSuffix(kind, []byte("PRIVATE KEY")) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // hasToken says whether a settings file holds a token or password. One that

@@ -144,8 +144,31 @@ func (e *Engine) Retry(ctx context.Context, run string, o ContinueOptions) (*Han
 	if err != nil {
 		return nil, err
 	}
+	if r.Status == executor.RunSucceeded {
+		for _, name := range built(p, r) {
+			e.say("%s: has run without what failed before, and keeps its result; apply anew to have it made again", name)
+		}
+	}
 	begin := executor.Begin{Retry: true, Cause: o.Cause, File: file, Code: e.codes(p, v.Header.Dir)}
 	return e.start(ctx, v.Header, p, o, begin, nil)
+}
+
+// built is the functions that went on without failures that were tolerated, in
+// the order of the file. Those that follow item by item take what comes.
+func built(p *spec.Pipeline, r executor.Report) []string {
+	failed := map[string]bool{}
+	for _, f := range r.Functions {
+		failed[f.Name] = f.Failed > 0
+	}
+	var names []string
+	for _, f := range p.Functions {
+		if slices.ContainsFunc(f.AllNeeds(), func(need string) bool {
+			return failed[need] && (f.Map == nil || f.Map.From != need)
+		}) {
+			names = append(names, f.Name)
+		}
+	}
+	return names
 }
 
 // anyFor says whether a retry for one cause has something to run.

@@ -25,13 +25,33 @@ func outputFolders(fs []*spec.Function, dir string) []string {
 			if d == "." || slices.Contains(list, d) || !filepath.IsLocal(filepath.FromSlash(d)) {
 				continue
 			}
-			if info, err := os.Stat(filepath.Join(dir, filepath.FromSlash(d))); err == nil && info.IsDir() {
+			full := filepath.Join(dir, filepath.FromSlash(d))
+			if info, err := os.Stat(full); err != nil || !info.IsDir() {
+				continue
+			}
+			if rel, ok := realBelow(dir, full); ok {
+				d = rel // links travel as they are: what they lead to has to be there
+			}
+			if d != "." && !slices.Contains(list, d) {
 				list = append(list, d)
 			}
 		}
 	}
 	slices.Sort(list)
 	return list
+}
+
+// realBelow is where a folder below dir really is, if that is below dir, too.
+func realBelow(dir, folder string) (string, bool) {
+	base, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return "", false
+	}
+	if folder, err = filepath.EvalSymlinks(folder); err != nil {
+		return "", false
+	}
+	rel, err := filepath.Rel(base, folder)
+	return filepath.ToSlash(rel), err == nil && filepath.IsLocal(rel)
 }
 
 // literal is what a template begins with before its first expression, as a path

@@ -17,7 +17,7 @@ func TestOutputsOfEarlierRunsTravel(t *testing.T) {
 	e := c.engine()
 	file := write(t, "pipeline.yaml", `name: again
 cloud: aws
-files: {exclude: [out/parts]}
+files: {exclude: [out/parts, data]}
 defaults: {hardware: {vm_type: m6i.large, keepalive: 0s, n_workers: 1}}
 functions:
   part:
@@ -28,8 +28,18 @@ functions:
     needs: part
     run: echo ran >> history.csv
     outputs: [history.csv]
-`, "out/parts/.keep", "")
+  linked:
+    run: echo page > pages/page.html
+    outputs: [pages/page.html]
+`, "out/parts/.keep", "", "data/pages/.keep", "")
 	dir := filepath.Dir(file)
+	// The link travels, an empty folder behind it does not.
+	if err := os.Symlink("data/pages", filepath.Join(dir, "pages")); err != nil {
+		t.Skip(err)
+	}
+	if err := os.Remove(filepath.Join(dir, "data/pages/.keep")); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Remove(filepath.Join(dir, "out/parts/.keep")); err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +50,7 @@ functions:
 			t.Fatal(err)
 		}
 	}
-	for name, want := range map[string]string{"history.csv": "ran\nran\n", "out/parts/a.txt": "a\n"} {
+	for name, want := range map[string]string{"history.csv": "ran\nran\n", "out/parts/a.txt": "a\n", "data/pages/page.html": "page\n"} {
 		if b, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(b) != want {
 			t.Errorf("%s: %q, %v", name, b, err)
 		}

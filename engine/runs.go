@@ -234,7 +234,20 @@ func (e *Engine) RunsHere(ctx context.Context) ([]RunSummary, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.summaries(ctx, slices.DeleteFunc(own, func(p pointer) bool { return e.Store == nil || p.Store != e.Store.URL() }))
+	return e.summaries(ctx, slices.DeleteFunc(own, func(p pointer) bool { return e.Store == nil || !samePlace(p.Store, e.Store.URL()) }))
+}
+
+// samePlace says whether two stores are one, also by way of links to a folder.
+func samePlace(a, b string) bool {
+	if a == b || strings.HasPrefix(a, "s3://") || strings.HasPrefix(b, "s3://") {
+		return a == b
+	}
+	x, err := filepath.EvalSymlinks(a)
+	if err != nil {
+		return false
+	}
+	y, err := filepath.EvalSymlinks(b)
+	return err == nil && x == y
 }
 
 // Runs lists runs, newest first: the caller's own, or all in the store.

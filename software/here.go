@@ -10,8 +10,8 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/spec"
 )
 
-// twoNumbers is a version as uv takes it.
-var twoNumbers = regexp.MustCompile(`^3\.[0-9]+$`)
+// twoNumbers is a version that uv can fetch: none before 3.8.
+var twoNumbers = regexp.MustCompile(`^3\.([89]|[1-9][0-9])$`)
 
 // MatchPython makes software that names packages, but nowhere a version of
 // Python, ask for that of the python3 here, "3.12": its owner tried the

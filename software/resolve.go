@@ -279,18 +279,30 @@ func (n *needs) addLocal(l local) {
 	n.locals = append(n.locals, l)
 }
 
-// condaEntry is an entry of a list in an environment.yml, where pip's are.
-var condaEntry = regexp.MustCompile(`^\s*-\s+["']?([-.][^"'#]*)`)
+// condaPip begins the entries of pip in the dependencies of an environment.yml,
+// which are further in; condaEntry is one with an option or a path.
+var (
+	condaPip   = regexp.MustCompile(`^(\s*)-\s+["']?pip["']?\s*:`)
+	condaEntry = regexp.MustCompile(`^\s*-\s+["']?([-.][^"'#]*)`)
+)
 
-// readConda finds what the pip section of an environment.yml names. Options of
-// pip and paths are nothing else in such a file.
+// readConda finds what the pip section of an environment.yml names.
 func (n *needs) readConda(dir string) error {
 	b, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(n.conda)))
 	if err != nil {
 		return fmt.Errorf("software.conda: %w", err)
 	}
+	pip := -1 // how far in the section is
 	for line := range strings.SplitSeq(string(b), "\n") {
-		if m := condaEntry.FindStringSubmatch(line); m != nil {
+		in := len(line) - len(strings.TrimLeft(line, " "))
+		if m := condaPip.FindStringSubmatch(line); m != nil {
+			pip = len(m[1])
+			continue
+		}
+		if in <= pip && strings.TrimSpace(line) != "" {
+			pip = -1
+		}
+		if m := condaEntry.FindStringSubmatch(line); m != nil && pip >= 0 {
 			// Relative to the file: there pip is run.
 			if err := n.requirement(dir, n.conda, path.Dir(n.conda), strings.TrimSpace(m[1]), 0); err != nil {
 				return err

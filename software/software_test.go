@@ -56,6 +56,8 @@ func TestResolve(t *testing.T) {
 			"env/requirements.txt": "x", "env/lib/setup.py": "", "env/tool/setup.py": ""}, spec.Software{Conda: "env/environment.yml"},
 			[]string{"Python with the conda environment env/environment.yml", "local package env/lib (editable)", "local package env/tool"},
 			[]string{"env/environment.yml", "env/lib", "env/requirements.txt", "env/tool"}, ""},
+		{"conda's own paths", map[string]string{"environment.yml": "dependencies:\n  - pip:\n    - numpy\n\n  - python\nchannels:\n  - ./channel\n"}, spec.Software{},
+			[]string{"Python with the conda environment environment.yml (found beside the pipeline file)"}, []string{"environment.yml"}, ""},
 		{"conda's pip outside", map[string]string{"environment.yml": "  - pip:\n    - -r ../r.txt\n"}, spec.Software{}, nil, nil, "../r.txt, which lies outside"},
 		{"not of this machine, perhaps of another", map[string]string{"requirements.txt": "./lib --config-settings=x=y\n-e ./lib#egg=lib\n./win.whl; sys_platform == 'win32'\n-f ./wheels\nx @ file:///none/x.whl\n-e ${LIB}/x\n-e git+git@github.com:me/x.git#egg=x\n",
 			"lib/setup.py": ""}, spec.Software{},
