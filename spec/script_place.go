@@ -220,7 +220,7 @@ func paramWord(param *syntax.ParamExp, leaf syntax.Node, inner []syntax.Node) (p
 	if len(inner) == 0 || inner[0] == syntax.Node(param) {
 		return false, inName + " (a $ directly before a template; write \\$ for a dollar sign)"
 	}
-	if param.Flags != nil || param.NestedParam != nil || len(param.Modifiers) > 0 {
+	if param.Param == nil || param.Flags != nil || param.NestedParam != nil || len(param.Modifiers) > 0 {
 		return false, inUnclear
 	}
 	var word syntax.Node
