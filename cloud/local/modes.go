@@ -39,16 +39,12 @@ func (s *Store) mkdirAll(name string) error {
 	if name == "." {
 		return nil
 	}
-	err := s.root.Mkdir(name, 0o770)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := s.mkdirAll(path.Dir(name)); err != nil {
-			return err
-		}
-		return s.mkdirAll(name)
-	case errors.Is(err, fs.ErrExist):
+	if err := s.mkdirAll(path.Dir(name)); err != nil {
+		return err
+	}
+	if err := s.root.Mkdir(name, 0o770); errors.Is(err, fs.ErrExist) {
 		return nil
-	case err != nil:
+	} else if err != nil {
 		return err
 	}
 	d, err := s.root.Open(name)

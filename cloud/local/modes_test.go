@@ -10,6 +10,29 @@ import (
 	"github.com/coiled-jobs/coiled-jobs/cloud/local"
 )
 
+// A link that leads nowhere is an error in a folder that is shared.
+func TestLinkToNothing(t *testing.T) {
+	t.Parallel()
+	if runtime.GOOS != "linux" {
+		t.Skip("elsewhere there are other rules for groups")
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o770|fs.ModeSetgid); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("nowhere", filepath.Join(dir, "runs")); err != nil {
+		t.Fatal(err)
+	}
+	s, err := local.FindStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Put(t.Context(), "runs/a/x", []byte("x")); err == nil {
+		t.Error("written to nowhere")
+	}
+}
+
 // Objects are their owner's alone, unless the group of the folder may write in
 // it: then they are the group's, too, whatever the umask.
 func TestModes(t *testing.T) {

@@ -30,8 +30,8 @@ const staleAfter = 6 * time.Hour
 // Store keeps objects as files of a folder: the key is the relative path.
 // Files are readable by their owner only, results may be private; where the
 // group of the folder may write in it and new files are of that group, it has
-// the same rights to all files, so that a team can share a store. As a key is a path, an object cannot
-// lie "under" another one ("a" and "a/b").
+// the same rights to all files, so that a team can share a store. As a key is a
+// path, an object cannot lie "under" another one ("a" and "a/b").
 //
 // An object is written to a temporary file, synced, and renamed (Put) or
 // linked (Create) to its name, so that readers never see a part of it, not
