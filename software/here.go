@@ -25,7 +25,7 @@ func MatchPython(ctx context.Context, sw *spec.Software, dir string) error {
 	}
 	ctx, stop := context.WithTimeout(ctx, 10*time.Second)
 	defer stop()
-	out, err := exec.CommandContext(ctx, "python3", "-c", "import sys; print('%d.%d' % sys.version_info[:2])").Output()
+	out, err := exec.CommandContext(ctx, "python3", "-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])").Output()
 	if v := strings.TrimSpace(string(out)); err == nil && twoNumbers.MatchString(v) {
 		sw.Python = v
 	}
