@@ -8,6 +8,7 @@ import (
 
 	"github.com/coiled-jobs/coiled-jobs/executor"
 	"github.com/coiled-jobs/coiled-jobs/hardware"
+	"github.com/coiled-jobs/coiled-jobs/spec"
 )
 
 // Machines are chosen from what is built in where the lists of a region are
@@ -97,6 +98,30 @@ func TestMostMachines(t *testing.T) {
 		q, err := e.Quote(t.Context(), p, o)
 		if err != nil || q.Kinds[0].Most != c.want {
 			t.Errorf("%s: up to %d, %v; want %d", c.file, q.Kinds[0].Most, err, c.want)
+		}
+	}
+}
+
+// A machine with GPUs has a disk on which the image with their drivers fits,
+// also if its type says that it has some.
+func TestDiskOf(t *testing.T) {
+	t.Parallel()
+	plain, gpu := []hardware.Choice{{}}, []hardware.Choice{{Offer: hardware.Offer{Type: hardware.Type{GPUs: 1}}}}
+	for _, c := range []struct {
+		h       spec.Hardware
+		choices []hardware.Choice
+		want    int
+	}{
+		{spec.Hardware{}, plain, 30},
+		{spec.Hardware{DiskGB: 10}, plain, 10},
+		{spec.Hardware{}, gpu, 75},
+		{spec.Hardware{GPU: 1}, nil, 75},
+		{spec.Hardware{DiskGB: 40}, gpu, 75},
+		{spec.Hardware{DiskGB: 100}, gpu, 100},
+		{spec.Hardware{DiskGB: 40, AMI: "ami-1"}, gpu, 40},
+	} {
+		if got := diskOf(c.h, c.choices); got != c.want {
+			t.Errorf("%+v: %d GiB, want %d", c.h, got, c.want)
 		}
 	}
 }

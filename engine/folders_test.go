@@ -56,3 +56,27 @@ functions:
 		}
 	}
 }
+
+// A store is the same by way of a link.
+func TestSamePlace(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	store, link := filepath.Join(dir, "store"), filepath.Join(dir, "link")
+	if err := os.Mkdir(store, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(store, link); err != nil {
+		t.Skip(err)
+	}
+	for _, c := range []struct {
+		a, b string
+		want bool
+	}{
+		{store, store, true}, {store, link, true}, {link, store, true}, {store, dir, false}, {store, filepath.Join(dir, "none"), false},
+		{"s3://b/p", "s3://b/p", true}, {"s3://b/p", "s3://b/q", false}, {"s3://b/p", store, false},
+	} {
+		if got := samePlace(c.a, c.b); got != c.want {
+			t.Errorf("%s and %s: %v", c.a, c.b, got)
+		}
+	}
+}

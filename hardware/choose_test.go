@@ -177,6 +177,16 @@ func TestNamedTypesThatDiffer(t *testing.T) {
 	}
 }
 
+// Where only the limit is in the way, it is what there is to change.
+func TestLimitInTheWay(t *testing.T) {
+	t.Parallel()
+	r := RequestOf(spec.Hardware{})
+	r.Limit = 1
+	if _, err := Choose(r, catalogue(t)); err == nil || !strings.Contains(err.Error(), "raise limits.vcpus") || strings.Contains(err.Error(), "ask for that") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestChooseErrors(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -98,6 +98,22 @@ func TestClockThatWasBehind(t *testing.T) {
 	}
 }
 
+// What became of a backfill that was killed is asked of its run.
+func TestBackfillThatWasKilled(t *testing.T) {
+	t.Parallel()
+	s := nightly(t, "UTC", Policy{Overlap: "skip", Catchup: "latest"})
+	now := time.Date(2026, 5, 5, 12, 0, 0, 0, time.UTC)
+	r := newRuns(now, time.Minute)
+	r.byKey["k"] = &started{LiveRun: LiveRun{Run: "run-k"}, ends: now.Add(-time.Hour)}
+	k := &Keeper{Store: cloudtest.NewStore(), Runner: r}
+	if err := k.Backfilled(t.Context(), s, now.Add(-9*time.Hour), "run-k", "", now); err != nil {
+		t.Fatal(err)
+	}
+	if rec, err := k.Last(t.Context(), s); err != nil || rec == nil || rec.Status != "succeeded" {
+		t.Errorf("%+v, %v", rec, err)
+	}
+}
+
 // After a backfill the ticks look as if the nights had gone well.
 func TestBackfilled(t *testing.T) {
 	t.Parallel()
